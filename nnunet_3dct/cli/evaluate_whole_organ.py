@@ -1,0 +1,94 @@
+"""``nnUNet3DCT_evaluate_whole_organ``: Dice of all foreground labels taken as one organ."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.configuration import default_num_processes
+
+from nnunet_3dct.errors import NNUNet3DCTError, listing
+from nnunet_3dct.evaluation.classification import write_json
+from nnunet_3dct.evaluation.whole_organ import REGION, evaluate_whole_organ
+
+SUMMARY_NAME = "whole_pancreas_summary.json"
+LOWEST_SHOWN = 5
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of ``nnUNetv2_evaluate_folder``, without the plans."""
+    parser = argparse.ArgumentParser(
+        description="Compares label volumes with their references, all foreground labels taken as one organ."
+    )
+    parser.add_argument("gt_folder", type=Path, help="folder with the reference segmentations")
+    parser.add_argument("pred_folder", type=Path, help="folder with the predicted segmentations")
+    parser.add_argument("-djfile", type=Path, required=True, help="dataset.json")
+    parser.add_argument("-o", type=Path, help=f"output file. Default: pred_folder/{SUMMARY_NAME}")
+    parser.add_argument(
+        "-np",
+        type=int,
+        default=default_num_processes,
+        help="number of cases compared at the same time. Default: %(default)s",
+    )
+    parser.add_argument("--chill", action="store_true", help="accept references that have no prediction")
+    return parser
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """Lay out the summary as a table of a few lines."""
+    cases = [
+        (Path(case["reference_file"]).name, case["metrics"][REGION]) for case in summary["metric_per_case"]
+    ]
+    defined = sorted(
+        ((name, metrics) for name, metrics in cases if not np.isnan(metrics["Dice"])),
+        key=lambda c: c[1]["Dice"],
+    )
+    labels = ", ".join(map(str, summary["labels"]["foreground"]))
+    lines = [f"Whole organ (labels {labels}), {summary['n_cases']} cases"]
+    if defined:
+        lines += ["", "          Dice     IoU"]
+        for name, statistic in (
+            ("mean", np.mean),
+            ("median", np.median),
+            ("lowest", np.min),
+            ("highest", np.max),
+        ):
+            dice, iou = (statistic([metrics[key] for _, metrics in defined]) for key in ("Dice", "IoU"))
+            lines.append(f"{name:8}{dice:6.4f}  {iou:6.4f}")
+        shown = defined[:LOWEST_SHOWN]
+        width = max(len("lowest Dice"), *(len(name) for name, _ in shown))
+        lines += ["", f"{'lowest Dice':{width}}    Dice  voxels predicted  in reference"]
+        lines += [f"{n:{width}}  {m['Dice']:6.4f}  {m['n_pred']:16}  {m['n_ref']:12}" for n, m in shown]
+    notes = []
+    if summary["empty_in_both"]["count"]:
+        notes.append(f"empty in both, without a Dice: {listing(summary['empty_in_both']['cases'])}")
+    if summary["missing_predictions"]:
+        missing = summary["missing_predictions"]
+        notes.append(f"{len(missing)} references without a prediction left out: {listing(missing, 3)}")
+    if summary["rounded_to_whole_labels"]:
+        notes.append(f"values rounded to whole labels: {listing(summary['rounded_to_whole_labels'], 3)}")
+    return "\n".join([*lines, *([""] if notes else []), *(f"note: {note}" for note in notes)])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate, write the summary and print it; exit with code 1 and one message if that is impossible."""
+    args = build_parser().parse_args(argv)
+    output = args.o or args.pred_folder / SUMMARY_NAME
+    try:
+        summary = evaluate_whole_organ(
+            args.gt_folder, args.pred_folder, args.djfile, num_processes=args.np, chill=args.chill
+        )
+        write_json(summary, output)
+    except NNUNet3DCTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(format_summary(summary))
+    print(f"\nwritten to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""``nnUNet3DCT_phantom``: write a synthetic dataset to try everything on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nnunet_3dct.errors import NNUNet3DCTError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the dataset."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNet3DCT_phantom",
+        description="Write synthetic CT of pancreas and lesions of three subtypes as an nnU-Net raw dataset.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "-o", required=True, metavar="FOLDER", help="dataset folder, e.g. $nnUNet_raw/Dataset001_3DCT"
+    )
+    parser.add_argument("--cases", type=int, default=60, metavar="N", help="training cases, at least 3")
+    parser.add_argument(
+        "--val", type=int, default=12, metavar="N", help="validation cases (imagesVal, labelsVal)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same files")
+    parser.add_argument(
+        "--difficulty",
+        choices=("easy", "hard"),
+        default="easy",
+        help="hard: no single intensity statistic tells the subtypes apart",
+    )
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="processes")
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset in FOLDER")
+    args = parser.parse_args(argv)
+
+    from nnunet_3dct.data.phantom import write_dataset  # here, so that --help stays quick
+
+    try:
+        write_dataset(args.o, args.cases, args.val, args.seed, args.difficulty, args.np, args.overwrite)
+    except (NNUNet3DCTError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    print(f"{args.cases} training and {args.val} validation cases in {args.o}")
+
+
+if __name__ == "__main__":
+    main()

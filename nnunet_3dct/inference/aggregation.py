@@ -1,0 +1,132 @@
+"""From the class logits of many forward passes to the class of one case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_3dct.target import TargetLabels
+
+
+@dataclass(frozen=True)
+class CaseClass:
+    """Class of one case.
+
+    Attributes:
+        probs: averaged class probabilities, sum 1.
+        windows: number of sliding-window positions.
+        passes_per_window: forward passes for each (1, or 1 + mirrored ones).
+        folds: number of networks averaged.
+        saw_target: False when no window showed any predicted target; then all windows count the same.
+    """
+
+    probs: tuple[float, ...]
+    windows: int
+    passes_per_window: int
+    folds: int
+    saw_target: bool
+
+    @property
+    def pred(self) -> int:
+        """Class with the highest probability."""
+        return max(range(len(self.probs)), key=self.probs.__getitem__)
+
+    @property
+    def logits(self) -> list[float]:
+        """Logarithm of the averaged probabilities; their softmax gives ``probs`` back."""
+        return torch.tensor(self.probs, dtype=torch.float64).clamp_min(1e-12).log().tolist()
+
+
+class ClassEvidence:
+    """Collects class logits and how much target each window showed, and averages them.
+
+    Probabilities of the mirrored passes of one window are averaged; windows are averaged with the number of
+    target voxels that the network itself finds in them as weights (equal weights when none shows any).
+
+    Args:
+        passes_per_window: consecutive passes that belong to one window.
+    """
+
+    def __init__(self, passes_per_window: int) -> None:
+        self.passes_per_window = passes_per_window
+        self._probs: list[Tensor] = []
+        self._voxels: list[Tensor] = []
+
+    def add(self, class_logits: Tensor, target_voxels: Tensor) -> None:
+        """Note one pass: logits ``(B, n)`` and target voxels ``(B,)``."""
+        self._probs.append(class_logits.detach().double().softmax(1).cpu())
+        self._voxels.append(target_voxels.detach().double().cpu())
+
+    def clear(self) -> None:
+        """Forget everything, for the next case or after a failed pass."""
+        self._probs.clear()
+        self._voxels.clear()
+
+    def result(self) -> CaseClass:
+        """The class after all windows of a case; keeps what was collected until :meth:`clear`.
+
+        Raises:
+            RuntimeError: nothing was collected, or the passes do not fill whole windows.
+        """
+        probs = torch.cat(self._probs) if self._probs else torch.empty(0)
+        if len(probs) == 0 or len(probs) % self.passes_per_window:
+            raise RuntimeError(f"{len(probs)} passes do not make up windows of {self.passes_per_window} passes")
+        per_window = probs.unflatten(0, (-1, self.passes_per_window)).mean(1)
+        weights = torch.cat(self._voxels).unflatten(0, (-1, self.passes_per_window)).mean(1)
+        saw_target = bool(weights.sum() > 0)
+        if not saw_target:
+            weights = torch.ones_like(weights)
+        mean = (weights[:, None] * per_window).sum(0) / weights.sum()
+        return CaseClass(tuple(mean.tolist()), len(per_window), self.passes_per_window, 1, saw_target)
+
+
+def average_folds(results: Sequence[CaseClass]) -> CaseClass:
+    """Mean of the probabilities of several networks on the same case."""
+    mean = torch.tensor([r.probs for r in results], dtype=torch.float64).mean(0)
+    first = results[0]
+    return CaseClass(
+        tuple(mean.tolist()),
+        first.windows,
+        first.passes_per_window,
+        len(results),
+        any(r.saw_target for r in results),
+    )
+
+
+class EvidenceNetwork(nn.Module):
+    """Looks to nnU-Net's sliding window like a segmentation network and notes the class on the side.
+
+    Args:
+        network: a multi-task network, possibly compiled.
+        target: finds the target in the segmentation logits.
+        passes_per_window: see :class:`ClassEvidence`.
+    """
+
+    def __init__(self, network: nn.Module, target: TargetLabels, passes_per_window: int) -> None:
+        super().__init__()
+        self.network = network
+        self.target = target
+        self.evidence = ClassEvidence(passes_per_window)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Segmentation logits of ``x``; a failed pass (out of memory) clears the evidence for the retry."""
+        try:
+            logits, class_logits = self.network(x, return_cls=True)
+        except RuntimeError:
+            self.evidence.clear()
+            raise
+        self.evidence.add(class_logits, self.target.voxels(logits))
+        return logits
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load into the wrapped network under its own names, as nnU-Net's predictor does for each fold."""
+        return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+def passes_per_window(mirror_axes: Sequence[int] | None) -> int:
+    """Forward passes of nnU-Net's sliding window for one position: every combination of mirrored axes."""
+    return 2 ** len(mirror_axes) if mirror_axes else 1

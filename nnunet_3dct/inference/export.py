@@ -1,0 +1,181 @@
+"""The prediction folder: files of a case appear whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
+
+from nnunet_3dct.data.integrity import check_image_file
+from nnunet_3dct.errors import ImageError
+from nnunet_3dct.inference.aggregation import CaseClass
+
+CLASS_SUFFIX = "_classification.json"
+
+
+def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **produced_by: Any) -> dict[str, Any]:
+    """Content of ``<case>_classification.json``.
+
+    ``logits`` is the logarithm of the averaged probabilities, so that ``softmax(logits) == probs``.
+    """
+    report: dict[str, Any] = {
+        "logits": case_class.logits,
+        "probs": list(case_class.probs),
+        "pred": case_class.pred,
+        "num_classes": len(case_class.probs),
+    }
+    if class_names:
+        report["class_names"] = list(class_names)
+    report["produced_by"] = {
+        "windows": case_class.windows,
+        "passes_per_window": case_class.passes_per_window,
+        "folds_averaged": case_class.folds,
+        "windows_weighted_by_target": case_class.saw_target,
+        **produced_by,
+    }
+    return report
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON beside ``path`` and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(output_folder: Path, case: str) -> Iterator[Path]:
+    """A hidden folder inside ``output_folder`` that is gone afterwards, whatever happens."""
+    folder = output_folder / f".{case}.{os.getpid()}.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(output_folder: Path, cases: Iterable[str]) -> None:
+    """Delete partial folders that a killed run left for ``cases`` (other parts' cases are not touched)."""
+    for case in cases:
+        for folder in output_folder.glob(f".{case}.*.partial"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class CaseWriter:
+    """Writes all files of a case.
+
+    Args:
+        output_folder: for segmentations and probabilities (``-o``).
+        class_folder: for ``<case>_classification.json`` (``-co``).
+        plans_manager, configuration_manager, dataset_json: of the model.
+        target_labels: voxel values counted as ``target_voxels``.
+        save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
+    """
+
+    def __init__(
+        self,
+        output_folder: Path,
+        class_folder: Path,
+        plans_manager: Any,
+        configuration_manager: Any,
+        dataset_json: dict[str, Any],
+        target_labels: Sequence[int],
+        save_probabilities: bool,
+    ) -> None:
+        self.output_folder = output_folder
+        self.class_folder = class_folder
+        self.plans_manager = plans_manager
+        self.configuration_manager = configuration_manager
+        self.dataset_json = dataset_json
+        self.target_labels = list(target_labels)
+        self.save_probabilities = save_probabilities
+        self.ending = str(dataset_json["file_ending"])
+
+    def write(self, case: str, logits: torch.Tensor, properties: dict[str, Any], report: dict[str, Any]) -> None:
+        """Export by nnU-Net into a hidden folder, read back, then move; the segmentation comes last.
+
+        Raises:
+            ImageError: what was written cannot be read back, as on a full disk.
+        """
+        with partial_folder(self.output_folder, case) as folder:
+            export_prediction_from_logits(
+                logits,
+                properties,
+                self.configuration_manager,
+                self.plans_manager,
+                self.dataset_json,
+                str(folder / case),
+                self.save_probabilities,
+                num_threads_torch=torch.get_num_threads(),
+            )
+            written = folder / f"{case}{self.ending}"
+            check_image_file(written)
+            segmentation, _ = self.plans_manager.image_reader_writer_class().read_seg(str(written))
+            report["target_voxels"] = int(np.isin(segmentation, self.target_labels).sum())
+            write_json(report, self.class_folder / f"{case}{CLASS_SUFFIX}")
+            files = sorted(folder.iterdir(), key=lambda path: path == written)
+            for path in files:
+                path.replace(self.output_folder / path.name)
+
+    def is_complete(self, case: str) -> bool:
+        """Whether every file of the case exists and is whole."""
+        try:
+            check_image_file(self.output_folder / f"{case}{self.ending}")
+            json.loads((self.class_folder / f"{case}{CLASS_SUFFIX}").read_text(encoding="utf-8"))["probs"]
+            if self.save_probabilities:
+                with zipfile.ZipFile(self.output_folder / f"{case}.npz") as archive:
+                    return archive.testzip() is None
+        except (ImageError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return False
+        return True
+
+
+def write_class_tables(class_folder: Path, cases: Iterable[str], file_ending: str) -> None:
+    """``subtype_results.csv`` (``Names,Subtype``) and ``subtype_probabilities.csv`` from the cases' JSON files.
+
+    Cases without a JSON file are left out, so that parts of a split run can each write the table.
+    """
+    reports: dict[str, Mapping[str, Any]] = {}
+    for case in sorted(cases):
+        path = class_folder / f"{case}{CLASS_SUFFIX}"
+        if path.is_file():
+            reports[f"{case}{file_ending}"] = json.loads(path.read_text(encoding="utf-8"))
+    if not reports:
+        return
+    first = next(iter(reports.values()))
+    names = first.get("class_names") or [f"class_{k}" for k in range(first["num_classes"])]
+    _write_csv(
+        class_folder / "subtype_results.csv",
+        ["Names", "Subtype"],
+        [[name, report["pred"]] for name, report in reports.items()],
+    )
+    _write_csv(
+        class_folder / "subtype_probabilities.csv",
+        ["Names", *names],
+        [[name, *(f"{p:.6f}" for p in report["probs"])] for name, report in reports.items()],
+    )
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""Predict a list of cases: read and preprocess -> network -> export, each in its own threads."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from nnunet_3dct.data.integrity import check_case_files
+from nnunet_3dct.inference.export import CaseWriter, class_report
+from nnunet_3dct.inference.predictor import MultiTaskPredictor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: identifier and one file for each channel, in order."""
+
+    identifier: str
+    files: tuple[Path, ...]
+
+
+@dataclass
+class Outcome:
+    """What became of the cases.
+
+    Attributes:
+        seconds: case -> seconds spent in ``preprocess``, ``network`` and ``export``.
+        failed: case -> reason.
+    """
+
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Prepared:
+    case: Case
+    data: torch.Tensor
+    properties: dict[str, Any]
+    seconds: float
+
+
+class Pipeline:
+    """Runs cases through a predictor; a case that fails is noted and the others go on.
+
+    Args:
+        predictor: initialised with a model folder.
+        writer: where results go.
+        num_preprocessing, num_export: threads for either side of the network; at least 1.
+        produced_by: noted in every case's JSON file.
+    """
+
+    def __init__(
+        self,
+        predictor: MultiTaskPredictor,
+        writer: CaseWriter,
+        num_preprocessing: int,
+        num_export: int,
+        produced_by: dict[str, Any],
+    ) -> None:
+        self.predictor = predictor
+        self.writer = writer
+        self.num_preprocessing = num_preprocessing
+        self.num_export = num_export
+        self.produced_by = produced_by
+
+    def run(self, cases: Sequence[Case], progress_bar: bool = True) -> Outcome:
+        """Predict and write ``cases``."""
+        outcome = Outcome()
+        waiting = deque(cases)
+        preparing: deque[tuple[Case, Future[_Prepared]]] = deque()
+        exporting: deque[tuple[Case, Future[float]]] = deque()
+        with (
+            ThreadPoolExecutor(self.num_preprocessing, "preprocess") as readers,
+            ThreadPoolExecutor(self.num_export, "export") as writers,
+            tqdm(total=len(cases), desc="Predicting", unit="case", disable=not progress_bar) as bar,
+        ):
+            while waiting or preparing:
+                while waiting and len(preparing) <= self.num_preprocessing:
+                    case = waiting.popleft()
+                    preparing.append((case, readers.submit(self._prepare, case)))
+                case, prepared = preparing.popleft()
+                try:
+                    exporting.append((case, writers.submit(self._predict(prepared.result(), outcome))))
+                except Exception as error:
+                    _note_failure(outcome, case, error, bar)
+                while len(exporting) > (2 * self.num_export if waiting or preparing else 0):
+                    self._finish(*exporting.popleft(), outcome, bar)
+            while exporting:
+                self._finish(*exporting.popleft(), outcome, bar)
+        return outcome
+
+    def _prepare(self, case: Case) -> _Prepared:
+        start = time.perf_counter()
+        predictor = self.predictor
+        channels = len(predictor.dataset_json.get("channel_names") or predictor.dataset_json.get("modality", {}))
+        check_case_files(case.files, channels, case.identifier)
+        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case(
+            [str(path) for path in case.files],
+            None,
+            predictor.plans_manager,
+            predictor.configuration_manager,
+            predictor.dataset_json,
+        )
+        return _Prepared(
+            case, torch.from_numpy(data).to(torch.float32).contiguous(), properties, time.perf_counter() - start
+        )
+
+    def _predict(self, prepared: _Prepared, outcome: Outcome):
+        """Run the network now; return what an export thread has to do."""
+        start = time.perf_counter()
+        prediction = self.predictor.predict_case(prepared.data)
+        case = prepared.case.identifier
+        outcome.seconds[case] = {"preprocess": prepared.seconds, "network": time.perf_counter() - start}
+        report = class_report(
+            prediction.case_class, self.predictor.head_config.get("class_names"), **self.produced_by
+        )
+
+        def export() -> float:
+            began = time.perf_counter()
+            self.writer.write(case, prediction.logits, prepared.properties, report)
+            return time.perf_counter() - began
+
+        return export
+
+    @staticmethod
+    def _finish(case: Case, exported: Future[float], outcome: Outcome, bar: tqdm) -> None:
+        try:
+            outcome.seconds[case.identifier]["export"] = exported.result()
+            bar.update()
+        except Exception as error:
+            _note_failure(outcome, case, error, bar)
+
+
+def _note_failure(outcome: Outcome, case: Case, error: Exception, bar: tqdm) -> None:
+    reason = str(error) or type(error).__name__
+    outcome.failed[case.identifier] = reason
+    outcome.seconds.pop(case.identifier, None)
+    bar.write(f"FAILED {case.identifier}: {reason}")
+    bar.update()

@@ -1,0 +1,170 @@
+"""nnU-Net's predictor with the class head: one pass over a case gives both outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, average_folds, passes_per_window
+from nnunet_3dct.networks.heads import build_head
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.target import TargetLabels
+
+
+@dataclass(frozen=True)
+class CasePrediction:
+    """What the network says of one preprocessed case.
+
+    Attributes:
+        logits: segmentation logits ``(L, Z, Y, X)`` in the network's spacing, on the CPU.
+        case_class: class probabilities and how they came about.
+    """
+
+    logits: torch.Tensor
+    case_class: CaseClass
+
+
+class MultiTaskPredictor(nnUNetPredictor):
+    """Loads stage-2 checkpoints; everything about the segmentation is nnU-Net's own.
+
+    Constructor arguments are those of ``nnUNetPredictor``. After
+    :meth:`initialize_from_trained_model_folder`, ``head_config`` describes the head and ``target`` finds the
+    voxels that carry the class.
+    """
+
+    head_config: dict[str, Any]
+    target: TargetLabels
+
+    def __init__(self, *, device: torch.device, perform_everything_on_device: bool = True, **options: Any) -> None:
+        # off CUDA upstream announces that it turns this option off; it is off already
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(
+                device=device,
+                perform_everything_on_device=perform_everything_on_device and device.type == "cuda",
+                **options,
+            )
+
+    def initialize_from_trained_model_folder(
+        self,
+        model_training_output_dir: str,
+        use_folds: Sequence[int | str] | None,
+        checkpoint_name: str = "checkpoint_final.pth",
+    ) -> None:
+        """Read plans, dataset and one checkpoint for each fold.
+
+        Args:
+            model_training_output_dir: folder with ``plans.json``, ``dataset.json`` and ``fold_X``.
+            use_folds: folds to average; None for all that have the checkpoint.
+            checkpoint_name: file inside each fold folder.
+
+        Raises:
+            CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or
+                the folds' heads differ.
+        """
+        folder = Path(model_training_output_dir)
+        for name in ("plans.json", "dataset.json"):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"Model folder {folder}: expected {name}, found none. Check -d, -tr, -p and -c.")
+        if use_folds is None:
+            use_folds = self.auto_detect_available_folds(str(folder), checkpoint_name)
+        if not use_folds:
+            raise CheckpointError(f"Model folder {folder}: expected a fold with {checkpoint_name}, found none.")
+        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in use_folds]
+        checkpoints = [read_checkpoint(path) for path in paths]
+        configs = [head_config(c, str(path)) for c, path in zip(checkpoints, paths, strict=True)]
+        for path, config in zip(paths, configs, strict=True):
+            if config != configs[0]:
+                raise CheckpointError(
+                    f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found {config}. "
+                    "Folds that are averaged must share classes and head."
+                )
+
+        dataset_json = load_json(str(folder / "dataset.json"))
+        plans_manager = PlansManager(load_json(str(folder / "plans.json")))
+        configuration = plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
+        label_manager = plans_manager.get_label_manager(dataset_json)
+        unet = get_network_from_plans(
+            configuration.network_arch_class_name,
+            configuration.network_arch_init_kwargs,
+            configuration.network_arch_init_kwargs_req_import,
+            determine_num_input_channels(plans_manager, configuration, dataset_json),
+            label_manager.num_segmentation_heads,
+            deep_supervision=False,
+        )
+        self.head_config = configs[0]
+        head = build_head(
+            configs[0]["name"], feature_spec(unet), configs[0]["num_classes"], **configs[0].get("options", {})
+        )
+        for path, checkpoint in zip(paths, checkpoints, strict=True):
+            check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
+            check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
+
+        mirror_axes = checkpoints[0].get("inference_allowed_mirroring_axes")
+        self.target = TargetLabels(label_manager, configs[0].get("target_labels"))
+        network = EvidenceNetwork(
+            MultiTaskUNet(unet, head), self.target, passes_per_window(mirror_axes if self.use_mirroring else None)
+        )
+        self.manual_initialization(
+            network,
+            plans_manager,
+            configuration,
+            [MultiTaskUNet.join_state_dicts(c["network_weights"], c[HEAD_STATE]) for c in checkpoints],
+            dataset_json,
+            checkpoints[0].get("trainer_name", ""),
+            mirror_axes,
+        )
+
+    def predict_case(self, data: torch.Tensor) -> CasePrediction:
+        """Predict one case.
+
+        Args:
+            data: preprocessed image ``(C, Z, Y, X)``.
+        """
+        evidence = self._evidence_network().evidence
+        classes: list[CaseClass] = []
+        total = None
+        for parameters in self.list_of_parameters:
+            self._evidence_network().load_state_dict(parameters)
+            evidence.clear()
+            logits = self.predict_sliding_window_return_logits(data).to("cpu")
+            total = logits if total is None else total.add_(logits)
+            classes.append(evidence.result())
+        if len(classes) > 1:
+            total /= len(classes)
+        return CasePrediction(total, average_folds(classes))
+
+    def _evidence_network(self) -> EvidenceNetwork:
+        # nnU-Net's manual_initialization compiles the network when nnUNet_compile asks for it
+        return getattr(self.network, "_orig_mod", self.network)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, else MPS, else the CPU.
+
+    Raises:
+        SettingsError: the device asked for is not there.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present[name]:
+        there = ", ".join(kind for kind, is_there in present.items() if is_there)
+        raise SettingsError(f"-device {name}: expected a device of this machine, found only {there}.")
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)

@@ -1,0 +1,48 @@
+"""Classification heads: one a file, found by name."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+
+H = TypeVar("H", bound=type[ClassificationHead])
+
+_REGISTRY: dict[str, type[ClassificationHead]] = {}
+
+
+def register(head: H) -> H:
+    """Class decorator that makes ``head`` known under its ``name``.
+
+    Raises:
+        ValueError: another head has that name.
+    """
+    if head.name in _REGISTRY:
+        raise ValueError(f"Two heads are named {head.name!r}: {_REGISTRY[head.name].__qualname__} and {head.__qualname__}")
+    _REGISTRY[head.name] = head
+    return head
+
+
+def head_names() -> list[str]:
+    """Names of all registered heads."""
+    return sorted(_REGISTRY)
+
+
+def build_head(name: str, spec: FeatureSpec, num_classes: int, **options: Any) -> ClassificationHead:
+    """Build a head by name.
+
+    Raises:
+        CheckpointError: no head has that name.
+    """
+    if name not in _REGISTRY:
+        raise CheckpointError(
+            f"Classification head {name!r} is not known here; known are {', '.join(head_names())}. "
+            "It was written by another version or needs the module that defines it."
+        )
+    return _REGISTRY[name](spec, num_classes, **options)
+
+
+from nnunet_3dct.networks.heads import grid  # noqa: E402 - registers itself
+
+__all__ = ["ClassificationHead", "FeatureSpec", "UNetFeatures", "build_head", "grid", "head_names", "register"]

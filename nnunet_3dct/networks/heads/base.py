@@ -1,0 +1,54 @@
+"""What every classification head shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class UNetFeatures(NamedTuple):
+    """Features of one forward pass.
+
+    Attributes:
+        encoder: ``(B, C, ...)`` of every encoder stage, fine to coarse; the last is the bottleneck.
+        decoder: ``(B, C, ...)`` of every decoder stage, coarse to fine.
+        logits: segmentation logits at full resolution ``(B, L, ...)``.
+    """
+
+    encoder: list[Tensor]
+    decoder: list[Tensor]
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Channels of the features and the dimension of the network (2 or 3)."""
+
+    encoder_channels: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+    dim: int
+
+
+class ClassificationHead(nn.Module):
+    """Base of the heads: ``forward(features) -> (B, num_classes)`` logits.
+
+    Subclasses set ``name`` (their key in the registry) and take their own options as keyword arguments.
+
+    Args:
+        spec: features of the network.
+        num_classes: number of classes.
+        options: the subclass's own constructor arguments, kept for the checkpoint.
+    """
+
+    name: str
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, **options: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.num_classes = num_classes
+        self.options = options
+
+    def forward(self, features: UNetFeatures) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,149 @@
+"""The ``NNUNETV2_*`` variables, read once into one frozen object."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nnunet_3dct.errors import SettingsError
+
+PREFIX = "NNUNETV2_MT_"
+PRE_CHECKPOINT_PATH = "NNUNETV2_PRE_CHECKPOINT_PATH"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a training run; None leaves the choice to the trainer or the data.
+
+    Attributes:
+        num_cls: number of classes of the head.
+        loss_weight: λ in ``seg_loss + λ · cls_loss``.
+        pre_checkpoint_path: stage-1 checkpoint which fine-tuning starts from.
+        epochs, iters_per_epoch, val_iters: schedule.
+        lr: initial learning rate of the U-Net.
+        class_weights: ``"none"``, ``"balanced"`` or one weight for each class.
+        sampler: ``"uniform"`` or ``"balanced"``.
+        seed: makes training repeatable.
+        target_labels: ids or names of the voxel labels that carry the class; None for all foreground.
+        cls_val_every: epochs between two class scores over whole validation volumes.
+    """
+
+    num_cls: int | None = None
+    loss_weight: float = 0.3
+    pre_checkpoint_path: Path | None = None
+    epochs: int | None = None
+    iters_per_epoch: int | None = None
+    val_iters: int | None = None
+    lr: float | None = None
+    class_weights: str | tuple[float, ...] | None = None
+    sampler: str = "uniform"
+    seed: int | None = None
+    target_labels: tuple[int | str, ...] | None = None
+    cls_val_every: int = 1
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read and validate the variables.
+
+        Args:
+            environ: defaults to ``os.environ``.
+
+        Raises:
+            SettingsError: one message that names every variable with a bad value, and every unknown
+                variable with our prefix.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        problems = []
+        for name, parse in _PARSERS.items():
+            text = environ.get(_variable(name), "").strip()
+            if not text:
+                continue
+            try:
+                values[name] = parse(text)
+            except ValueError as error:
+                problems.append(f"{_variable(name)}: expected {error}, found {text!r}")
+        known = {_variable(f.name) for f in fields(cls)}
+        problems += [
+            f"{name}: no such variable; known are {', '.join(sorted(known))}"
+            for name in sorted(environ)
+            if name.startswith(PREFIX) and name not in known
+        ]
+        if problems:
+            raise SettingsError("Bad settings; correct or unset them:\n  " + "\n  ".join(problems))
+        return cls(**values)
+
+    def as_plain(self) -> dict[str, Any]:
+        """The settings as plain Python values, for checkpoints and logs."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["pre_checkpoint_path"] = str(self.pre_checkpoint_path) if self.pre_checkpoint_path else None
+        return plain
+
+
+def _variable(name: str) -> str:
+    return PRE_CHECKPOINT_PATH if name == "pre_checkpoint_path" else PREFIX + name.upper()
+
+
+def _number(kind: Callable[[str], T], least: float, above: bool, what: str) -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(what) from None
+        if not math.isfinite(value) or value < least or (above and value == least):  # type: ignore[arg-type,operator]
+            raise ValueError(what)
+        return value
+
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(" or ".join(allowed))
+        return text.lower()
+
+    return parse
+
+
+def _class_weights(text: str) -> str | tuple[float, ...]:
+    if text.lower() in ("none", "balanced"):
+        return text.lower()
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    if len(weights) < 2 or not all(math.isfinite(w) and w > 0 for w in weights):
+        raise ValueError("none, balanced or a comma list with one positive weight for each class")
+    return weights
+
+
+def _labels(text: str) -> tuple[int | str, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError("a comma list of voxel labels (ids or names of dataset.json)")
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+_COUNT = _number(int, 1, False, "an integer of at least 1")
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "num_cls": _number(int, 2, False, "an integer of at least 2"),
+    "loss_weight": _number(float, 0, False, "a number of at least 0"),
+    "pre_checkpoint_path": Path,
+    "epochs": _COUNT,
+    "iters_per_epoch": _COUNT,
+    "val_iters": _COUNT,
+    "lr": _number(float, 0, True, "a number above 0"),
+    "class_weights": _class_weights,
+    "sampler": _choice("uniform", "balanced"),
+    "seed": _number(int, 0, False, "an integer of at least 0"),
+    "target_labels": _labels,
+    "cls_val_every": _COUNT,
+}

@@ -1,0 +1,88 @@
+"""The target: voxel labels that carry the class of a case, for instance the lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunet_3dct.errors import SettingsError
+
+
+class TargetLabels:
+    """Finds the target in training patches and in predicted logits.
+
+    Args:
+        label_manager: nnU-Net's ``LabelManager``.
+        wanted: label ids or names of ``dataset.json``; None for all foreground.
+
+    Attributes:
+        labels: voxel values of the target.
+
+    Raises:
+        SettingsError: a label does not exist, is background or ignore, or (region-based datasets) no region
+            lies inside the wanted labels.
+    """
+
+    def __init__(self, label_manager: Any, wanted: Sequence[int | str] | None = None) -> None:
+        self._has_regions = bool(label_manager.has_regions)
+        foreground = [int(label) for label in label_manager.all_labels if int(label) != 0]
+        self.labels = tuple(foreground if wanted is None else _resolve(wanted, label_manager, foreground))
+        if self._has_regions:
+            self._channels = [
+                i
+                for i, region in enumerate(label_manager.foreground_regions)
+                if set(region if isinstance(region, tuple | list) else [region]) <= set(self.labels)
+            ]
+            if not self._channels:
+                raise SettingsError(
+                    f"NNUNETV2_MT_TARGET_LABELS: expected labels that make up a region of dataset.json, found "
+                    f"{list(self.labels)}; regions are {label_manager.foreground_regions}."
+                )
+
+    def in_patch(self, target: Tensor) -> Tensor:
+        """Whether each sample shows any target voxel.
+
+        Args:
+            target: full-resolution training target ``(B, 1, ...)``, or one-hot regions ``(B, R, ...)``.
+
+        Returns:
+            bool ``(B,)``.
+        """
+        if self._has_regions:
+            return (target[:, self._channels] > 0).flatten(1).any(1)
+        return torch.isin(target, torch.tensor(self.labels, device=target.device, dtype=target.dtype)).flatten(1).any(1)
+
+    def voxels(self, logits: Tensor) -> Tensor:
+        """Number of voxels which the network takes for target.
+
+        Args:
+            logits: segmentation logits ``(B, L, ...)``.
+
+        Returns:
+            float ``(B,)``.
+        """
+        if self._has_regions:
+            return (logits[:, self._channels] > 0).any(1).flatten(1).sum(1).float()
+        predicted = logits.argmax(1)
+        labels = torch.tensor(self.labels, device=logits.device)
+        return torch.isin(predicted, labels).flatten(1).sum(1).float()
+
+
+def _resolve(wanted: Sequence[int | str], label_manager: Any, foreground: list[int]) -> list[int]:
+    names = {
+        name: [int(v) for v in (value if isinstance(value, tuple | list) else [value])]
+        for name, value in label_manager.label_dict.items()
+    }
+    resolved: set[int] = set()
+    for label in wanted:
+        values = names.get(label, []) if isinstance(label, str) else [label]
+        if not values or not set(values) <= set(foreground):
+            raise SettingsError(
+                f"NNUNETV2_MT_TARGET_LABELS: expected foreground labels of dataset.json "
+                f"({', '.join(f'{n}={v}' for n, v in label_manager.label_dict.items())}), found {label!r}."
+            )
+        resolved.update(values)
+    return sorted(resolved)

@@ -1,0 +1,335 @@
+"""The base of the multi-task trainers: everything that the variants share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import distributed as dist
+from torch import nn
+
+from nnunet_3dct.checkpoint import (
+    HEAD_CONFIG,
+    HEAD_STATE,
+    check_unet_fits,
+    head_config,
+    read_checkpoint,
+    write_checkpoint,
+)
+from nnunet_3dct.errors import CheckpointError, TrainingError, listing
+from nnunet_3dct.networks.heads import build_head
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
+from nnunet_3dct.target import TargetLabels
+from nnunet_3dct.training.class_score import ClassScore
+from nnunet_3dct.training.class_validation import ClassValidation
+from nnunet_3dct.training.logger import MultiTaskLogger
+from nnunet_3dct.training.losses import as_tensor, class_loss, class_weights
+from nnunet_3dct.training.lr_scheduler import GroupPolyLRScheduler
+from nnunet_3dct.training.sampling import balanced_identifiers
+from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
+from nnunet_3dct.training.startup import check_pre_checkpoint, read_class_labels
+
+
+class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
+    """nnU-Net's trainer with a classification head on the same network.
+
+    Subclasses state their choices as class attributes; ``NNUNETV2_MT_*`` variables override those that
+    concern the schedule, see :class:`nnunet_3dct.settings.Settings`.
+
+    Attributes:
+        head_name, head_options: the head, by its name in the registry.
+        head_lr_factor: the head's learning rate relative to the U-Net's.
+        default_class_weights: ``"none"`` or ``"balanced"``.
+        from_checkpoint: whether training starts from the stage-1 checkpoint.
+        max_skipped_steps: non-finite steps in a row after which training stops. Higher on CUDA, where the
+            gradient scaler needs some to find its scale.
+
+    Raises:
+        SettingsError, ClassLabelsError, CheckpointError: from the constructor, before any folder is made.
+    """
+
+    head_name = "grid"
+    head_options: dict[str, Any] = {}  # noqa: RUF012 - read only
+    head_lr_factor = 1.0
+    default_class_weights = "none"
+    default_epochs = 200
+    default_lr = 1e-3
+    from_checkpoint = False
+    max_skipped_steps = 20
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - upstream's signature
+    ) -> None:
+        settings = Settings.from_env()
+        self.class_labels = read_class_labels(plans, configuration, fold, settings)
+        self.num_classes = settings.num_cls or self.class_labels.num_classes
+        label_manager = PlansManager(plans).get_label_manager(dataset_json)
+        self.target_labels = TargetLabels(label_manager, settings.target_labels)
+        class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)
+        if self.from_checkpoint:
+            results = os.environ.get("nnUNet_results")
+            name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
+            output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
+            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, output, required=True)
+
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        # Upstream's initialize() builds the network through this name. The static method of the class stays
+        # as it is, so that nnUNetv2_predict builds the U-Net alone.
+        self.build_network_architecture = self._build_multitask_network  # type: ignore[method-assign]
+        self.multitask_network: MultiTaskUNet
+        self.logger.local_logger = MultiTaskLogger()
+        self.class_weight: torch.Tensor | None = None
+        self._best_cls: ClassScore | None = None
+        self._resumed = False
+        self._skipped = self._skipped_in_a_row = 0
+
+    # ------------------------------------------------------------------ construction
+
+    def _build_multitask_network(
+        self,
+        plans_manager: PlansManager,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        unet = type(self).build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.head_options)
+        self.multitask_network = MultiTaskUNet(unet, head)
+        return self.multitask_network
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """SGD with nnU-Net's momentum and decay; the head's group runs at ``head_lr_factor`` times the rate."""
+        head = list(self.multitask_network.cls_head.parameters())
+        in_head = set(map(id, head))
+        unet = [p for p in self.multitask_network.parameters() if id(p) not in in_head]
+        groups = [
+            {"params": unet, "lr": self.initial_lr},
+            {"params": head, "lr": self.initial_lr * self.head_lr_factor},
+        ]
+        optimizer = torch.optim.SGD(
+            groups, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
+        )
+        return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        self.multitask_network.decoder.deep_supervision = enabled
+
+    def get_tr_and_val_datasets(self):
+        training, validation = super().get_tr_and_val_datasets()
+        counts = self.class_labels.counts(training.identifiers, self.num_classes)
+        choice = self.settings.class_weights or self.default_class_weights
+        self.class_weight = as_tensor(class_weights(choice, counts), self.device)
+        self.print_to_log_file(
+            f"Training cases in each class: {counts}, validation: "
+            f"{self.class_labels.counts(validation.identifiers, self.num_classes)}; class weights: {choice}, "
+            f"λ = {self.settings.loss_weight}, labels that carry the class: {list(self.target_labels.labels)}"
+        )
+        if self.settings.sampler == "balanced":
+            training.identifiers = balanced_identifiers(training.identifiers, self.class_labels.by_case)
+        return training, validation
+
+    # ------------------------------------------------------------------ training
+
+    def on_train_start(self) -> None:
+        if not self.was_initialized:
+            self.initialize()
+        if self.from_checkpoint and not self._resumed:
+            self._load_pre_checkpoint()
+        elif self.settings.pre_checkpoint_path and not self.from_checkpoint:
+            self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
+        super().on_train_start()
+
+    def _load_pre_checkpoint(self) -> None:
+        path = self.settings.pre_checkpoint_path
+        if path is None:
+            raise CheckpointError(
+                f"{PRE_CHECKPOINT_PATH}: {type(self).__name__} starts from a stage-1 checkpoint, expected its path, "
+                "found the variable not set. To go on with a begun training add --c."
+            )
+        checkpoint = read_checkpoint(path)
+        network = self.multitask_network
+        check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], str(path))
+        head = dict(network.cls_head.state_dict())
+        if HEAD_STATE in checkpoint and head_config(checkpoint, str(path))["name"] == self.head_name:
+            check_unet_fits(head, checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
+            head = checkpoint[HEAD_STATE]
+        network.load_state_dict(network.join_state_dicts(checkpoint["network_weights"], head))
+        self.print_to_log_file(f"Starting from {path} (epoch {checkpoint.get('current_epoch', 'unknown')}).")
+
+    def train_step(self, batch: dict) -> dict:
+        """One encoder-decoder pass, both losses, one optimiser step."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        if isinstance(target, list):
+            target = [t.to(self.device, non_blocking=True) for t in target]
+            full_resolution = target[0]
+        else:
+            full_resolution = target = target.to(self.device, non_blocking=True)
+        classes = torch.tensor([self.class_labels.by_case[str(key)] for key in batch["keys"]], device=self.device)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        # as upstream: autocast on CUDA only; on the CPU bf16 gradients do not stay finite
+        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
+            segmentation, class_logits = self.network(data, return_cls=True)
+            seg_loss = self.loss(segmentation, target)
+            cls_loss, counts = class_loss(
+                class_logits, classes, self.target_labels.in_patch(full_resolution), self.class_weight
+            )
+            loss = seg_loss + self.settings.loss_weight * cls_loss
+        self._take_step(loss, batch["keys"])
+        self._advance_bar()
+        cls_value = float(cls_loss.detach()) if bool(counts.any()) else float("nan")
+        return {"loss": seg_loss.detach().cpu().numpy(), "cls_loss": cls_value}
+
+    def _take_step(self, loss: torch.Tensor, keys: Any) -> None:
+        """Backward, clip as upstream, step; a step whose gradients are not finite is skipped and counted."""
+        scaler = self.grad_scaler
+        (scaler.scale(loss) if scaler is not None else loss).backward()
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)))
+        if scaler is not None:
+            scaler.step(self.optimizer)  # leaves the step out by itself when gradients are not finite
+            scaler.update()
+        elif finite:
+            self.optimizer.step()
+        if finite:
+            self._skipped_in_a_row = 0
+            return
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        cases = listing([str(key) for key in keys])
+        self.print_to_log_file(f"Gradients not finite, step skipped ({self._skipped} so far). Cases: {cases}")
+        limit = self.max_skipped_steps * (3 if scaler is not None else 1)
+        if self._skipped_in_a_row >= limit:
+            raise TrainingError(
+                f"Training stopped in epoch {self.current_epoch}: expected finite gradients, found {limit} steps in a "
+                f"row without. Cases of the last batch: {cases}. Check their images for extreme values, lower "
+                "NNUNETV2_MT_LR, or go on from the last checkpoint with --c."
+            )
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        losses = self._gather([float(output["cls_loss"]) for output in train_outputs])
+        values = [value for rank in losses for value in rank if not np.isnan(value)]
+        self.logger.log("cls_train_losses", float(np.mean(values)) if values else float("nan"), self.current_epoch)
+        self.logger.log("skipped_steps", self._skipped, self.current_epoch)
+
+    def on_epoch_end(self) -> None:
+        score = self.epoch_class_score
+        self.print_to_log_file(
+            f"cls_train_loss {self.logger.get_value('cls_train_losses', step=-1):.4f}"
+            + (
+                f"; whole volumes of {score.n_cases} validation cases: cls_val_loss {score.log_loss:.4f}, "
+                f"macro-F1 {score.macro_f1:.4f}, accuracy {score.accuracy:.4f}"
+                if score is not None
+                else ""
+            )
+        )
+        if score is not None and score.better_than(self._best_cls):
+            self._best_cls = score
+            self.print_to_log_file(f"New best class score: macro-F1 {score.macro_f1:.4f}")
+            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_cls_best.pth"))
+        super().on_epoch_end()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        # upstream removes checkpoint_latest.pth here; users of this project predict with it
+        final = Path(self.output_folder) / "checkpoint_final.pth"
+        if self.local_rank == 0 and final.is_file():
+            latest = final.with_name("checkpoint_latest.pth")
+            temporary = final.with_name(".checkpoint_latest.pth.tmp")
+            shutil.copyfile(final, temporary)
+            temporary.replace(latest)
+            for name in ("plans.json", "dataset.json"):  # the seed's evaluation reads plans.json here
+                shutil.copyfile(Path(self.output_folder_base) / name, Path(self.output_folder) / name)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's keys with the U-Net alone as ``network_weights``, and the head beside them."""
+        if self.local_rank != 0:
+            return
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        network = self.multitask_network
+        checkpoint = {
+            "network_weights": network.unet_state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + 1,
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            HEAD_STATE: network.cls_head.state_dict(),
+            HEAD_CONFIG: {
+                "name": self.head_name,
+                "num_classes": self.num_classes,
+                "options": network.cls_head.options,
+                "class_names": self.dataset_json.get("class_names"),
+                "target_labels": list(self.target_labels.labels),
+            },
+            "mt_num_classes": self.num_classes,
+            "mt_loss_weight": self.settings.loss_weight,
+            "mt_settings": self.settings.as_plain(),
+            "mt_best_cls": vars(self._best_cls) if self._best_cls is not None else None,
+        }
+        write_checkpoint(checkpoint, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Resume from, or validate with, a checkpoint of this trainer.
+
+        Raises:
+            CheckpointError: unreadable, without a head, or of another network or number of classes.
+        """
+        source = "given" if isinstance(filename_or_checkpoint, dict) else str(filename_or_checkpoint)
+        checkpoint = (
+            filename_or_checkpoint
+            if isinstance(filename_or_checkpoint, dict)
+            else read_checkpoint(source, map_location=self.device)
+        )
+        if not self.was_initialized:
+            self.initialize()
+        config = head_config(checkpoint, source)
+        if config["num_classes"] != self.num_classes:
+            raise CheckpointError(
+                f"Checkpoint {source}: expected a head for {self.num_classes} classes, found one for "
+                f"{config['num_classes']}. The class labels changed since; train anew or restore them."
+            )
+        network = self.multitask_network
+        check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], source)
+        check_unet_fits(network.cls_head.state_dict(), checkpoint[HEAD_STATE], f"{source} ({HEAD_STATE})")
+        weights = network.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE])
+        super().load_checkpoint({**checkpoint, "network_weights": weights})
+        best = checkpoint.get("mt_best_cls")
+        self._best_cls = ClassScore(**best) if best else None
+        skipped = checkpoint["logging"].get("skipped_steps") or [0]
+        self._skipped = int(skipped[-1]) if not np.isnan(skipped[-1]) else 0
+        self._resumed = True
+
+    def _gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in order of rank."""
+        if not self.is_ddp:
+            return [value]
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, value)
+        return gathered

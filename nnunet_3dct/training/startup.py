@@ -1,0 +1,77 @@
+"""What is checked before a run makes its first folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_3dct.checkpoint import HEAD_STATE, head_config, read_checkpoint
+from nnunet_3dct.class_labels import ClassLabels, find_class_labels, load_class_labels, require_class_labels
+from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
+
+
+def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str, settings: Settings) -> ClassLabels:
+    """Find, read and check the class labels of all cases that the fold uses.
+
+    They are looked for beside the preprocessed, then the raw dataset.
+
+    Raises:
+        ClassLabelsError: lists everything that is wrong.
+    """
+    plans_manager = PlansManager(plans)
+    folders = [
+        Path(os.environ[variable]) / plans_manager.dataset_name
+        for variable in ("nnUNet_preprocessed", "nnUNet_raw")
+        if os.environ.get(variable)
+    ]
+    labels = load_class_labels(find_class_labels(folders))
+    require_class_labels(labels, _cases_of_fold(plans_manager, configuration, fold), settings.num_cls)
+    return labels
+
+
+def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | str) -> list[str]:
+    base = Path(os.environ["nnUNet_preprocessed"]) / plans_manager.dataset_name
+    splits_file = base / "splits_final.json"
+    if fold != "all" and splits_file.is_file():
+        splits = load_json(str(splits_file))
+        if int(fold) < len(splits):
+            return [*splits[int(fold)]["train"], *splits[int(fold)]["val"]]
+    folder = str(base / plans_manager.get_configuration(configuration).data_identifier)
+    return list(infer_dataset_class(folder).get_identifiers(folder))
+
+
+def check_pre_checkpoint(
+    settings: Settings, trainer: str, num_classes: int, output_folder: Path | None, required: bool
+) -> None:
+    """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
+
+    A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1.
+
+    Raises:
+        CheckpointError: the variable is not set, or its file is missing, unreadable, or holds a head for
+            another number of classes.
+    """
+    path = settings.pre_checkpoint_path
+    started = output_folder is not None and any(output_folder.glob("checkpoint_*.pth"))
+    if path is None:
+        if required and not started:
+            raise CheckpointError(
+                f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, found the "
+                "variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path of its "
+                "checkpoint_best.pth."
+            )
+        return
+    checkpoint = read_checkpoint(path)
+    if HEAD_STATE in checkpoint:
+        found = head_config(checkpoint, str(path))["num_classes"]
+        if found != num_classes:
+            raise CheckpointError(
+                f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for {found}. "
+                "Use a stage-1 checkpoint, or one that was trained with the same classes."
+            )

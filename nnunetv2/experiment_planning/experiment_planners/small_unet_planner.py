@@ -1,0 +1,5 @@
+"""Re-export, so that ``nnUNetv2_plan_and_preprocess -pl SmallUNetPlanner`` finds the planner."""
+
+from nnunet_3dct.planning import SmallUNetPlanner
+
+__all__ = ["SmallUNetPlanner"]
