@@ -233,7 +233,7 @@ def _stream_bytes(path: Path) -> tuple[int, str]:
     total = 0
     try:
         with gzip.open(path) as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read1(_CHUNK):  # read() would drop what precedes a break
                 total += len(chunk)
     except EOFError:
         return total, ", where the gzip stream breaks off"

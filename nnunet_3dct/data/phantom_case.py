@@ -16,6 +16,7 @@ from nnunet_3dct.data.phantom_fields import (
     occupancy,
     random_field,
     tube,
+    without_crumbs,
 )
 from nnunet_3dct.data.phantom_lesion import LOOKS, RADIUS_MM, LesionSite, draw_lesion, lesion_box
 from nnunet_3dct.errors import SettingsError
@@ -147,8 +148,9 @@ def paint_gland(
     if box is None:
         raise AssertionError("the gland lies outside the volume")
     distance = lattice.voxels(gland, box)
-    lobes = random_field(rng, distance.shape, lattice.spacing_mm, 2.6).clip(-1.8, 1.8)
-    distance += np.float32(rng.uniform(0.6, 1.1)) * lobes
+    lobes = random_field(rng, distance.shape, lattice.spacing_mm, 2.8).clip(-1.8, 1.8)
+    distance += np.float32(rng.uniform(0.5, 0.9)) * lobes
+    distance = without_crumbs(distance, share=0.03)
     grain = random_field(rng, distance.shape, lattice.spacing_mm, 1.8)
     clefts = np.maximum(lobes - 0.9, 0) * rng.uniform(15, 45)
     value = np.float32(rng.normal(101, 5)) + 6 * grain - clefts

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import gaussian_filter, label
 from scipy.sparse import csr_array
 
 Box = tuple[slice, slice, slice]
@@ -130,6 +130,15 @@ def occupancy(distance: np.ndarray, edge_mm: float) -> np.ndarray:
     return np.clip(0.5 - distance / np.float32(edge_mm), 0, 1)
 
 
+def without_crumbs(distance: np.ndarray, share: float) -> np.ndarray:
+    """Take out the pieces that hold less than ``share`` of all voxels inside."""
+    inside = distance < 0
+    pieces, _ = label(inside)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = inside.sum()
+    return np.where(sizes[pieces] < share * sizes[0], np.float32(1e3), distance)
+
+
 def blur_z(volume: np.ndarray, side: float) -> np.ndarray:
     """Slice profile: each slice takes the share ``side`` from either neighbour."""
     out = (1 - 2 * side) * volume
@@ -141,10 +150,10 @@ def blur_z(volume: np.ndarray, side: float) -> np.ndarray:
 
 
 def curve(points: Sequence[Sequence[float]], n: int) -> np.ndarray:
-    """``n`` points on the cubic spline through ``points`` (any number of columns), float32."""
+    """``n`` points on a smooth curve through ``points`` (z, y, x and any further columns), float32."""
     control = np.asarray(points, dtype=float)
     length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(control[:, :3], axis=0), axis=1))]
-    return CubicSpline(length, control)(np.linspace(0, length[-1], n)).astype(np.float32)
+    return PchipInterpolator(length, control)(np.linspace(0, length[-1], n)).astype(np.float32)
 
 
 def tube(position: Sequence[np.ndarray], path: np.ndarray, height: float = 1.0) -> np.ndarray:

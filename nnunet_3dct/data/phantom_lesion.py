@@ -126,7 +126,7 @@ def draw_lesion(
     grid = distance.shape
     distance = distance + 0.09 * site.radius_mm * random_field(rng, grid, spacing_mm, 7.0)
     lobes_mm = look.lobes_mm * min(site.radius_mm / 10, 1.2)  # smaller on small lesions: none may fall apart
-    distance += lobes_mm * random_field(rng, grid, spacing_mm, 3.6).clip(-1.6, 1.6)
+    distance += lobes_mm * random_field(rng, grid, spacing_mm, 4.0).clip(-1.6, 1.6)
     count = min(round(4 / 3 * np.pi * site.radius_mm**3 / float(np.prod(spacing_mm))), distance.size // 2)
     distance -= np.partition(distance, count, axis=None)[count]
 

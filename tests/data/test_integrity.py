@@ -60,6 +60,13 @@ def test_message_of_a_truncated_file_gives_both_lengths(tmp_path: Path) -> None:
         check_image_file(path)
 
 
+def test_message_of_a_truncated_gzip_file_says_how_far_it_goes(tmp_path: Path) -> None:
+    path = truncate(write_volume(tmp_path / "a.nii.gz", ct_array((20, 30, 40))), 0.5)
+    with pytest.raises(ImageError, match=r"asks for 48352 bytes, found 2[0-9]{4} after") as error:
+        check_image_file(path)
+    assert "gzip stream breaks off" in str(error.value)
+
+
 def test_gzip_file_that_lacks_only_its_checksum_is_truncated(tmp_path: Path) -> None:
     path = write_volume(tmp_path / "a.nii.gz", ct_array())
     path.write_bytes(path.read_bytes()[:-4])
@@ -167,7 +174,7 @@ def test_channels_and_labels_on_another_grid_are_refused_with_values(
 
 
 def test_rounding_of_the_header_is_no_difference(tmp_path: Path) -> None:
-    turn = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]]).ravel()
+    turn = [np.cos(0.3), -np.sin(0.3), 0, np.sin(0.3), np.cos(0.3), 0, 0, 0, 1]
     grid = {
         "spacing": (0.7363281, 0.7363281, 2.0),
         "origin": (-201.3333, 99.1111, 1234.567),
