@@ -22,7 +22,8 @@ def _numpy_globals() -> list[Any]:
     """What stock nnU-Net's checkpoints hold beside tensors: NumPy scalars of its log."""
     scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(t)) for t in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)}
-    return [np.dtype, *dtypes, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # of NumPy 1 and 2
+    return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
 def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -41,18 +42,24 @@ def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") 
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"Checkpoint {path}: expected tensors and plain values, found something else. Do not load a file of "
-            f"unknown origin; if it is yours, save it anew without such objects. ({str(error).splitlines()[0]})"
+            f"Checkpoint {path}: expected tensors and plain values, found something else. Do not load a file "
+            f"of unknown origin; if it is yours, save it anew without such objects. ({_first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {str(error).splitlines()[0]}. It is "
+            f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {_first_line(error)}. It is "
             "probably cut off; use another one (checkpoint_best.pth, checkpoint_latest.pth) or copy it again."
         ) from error
     if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        found = listing(sorted(map(str, checkpoint)), 5) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        found = type(checkpoint).__name__
+        if isinstance(checkpoint, dict):
+            found = listing(sorted(map(str, checkpoint)), 5)
         raise CheckpointError(f"Checkpoint {path}: expected nnU-Net's key network_weights, found {found}.")
     return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
@@ -94,8 +101,8 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
     """
     if HEAD_STATE not in checkpoint:
         raise CheckpointError(
-            f"Checkpoint {source}: expected a classification head (key {HEAD_STATE}), found a segmentation network "
-            "only. Use a stage-2 checkpoint, or nnUNetv2_predict for segmentation alone."
+            f"Checkpoint {source}: expected a classification head (key {HEAD_STATE}), found a segmentation "
+            "network only. Use a stage-2 checkpoint, or nnUNetv2_predict for segmentation alone."
         )
     config = checkpoint.get(HEAD_CONFIG)
     if config is not None:
@@ -106,8 +113,13 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
             f"Checkpoint {source}: has no {HEAD_CONFIG} and its head is not the published grid head; "
             f"found the parameters {listing(sorted(state), 4)}."
         )
-    num_classes = int(state["final_fc.weight"].shape[0])
-    return {"name": "grid", "num_classes": num_classes, "options": {}, "class_names": None, "target_labels": None}
+    return {
+        "name": "grid",
+        "num_classes": int(state["final_fc.weight"].shape[0]),
+        "options": {},
+        "class_names": None,
+        "target_labels": None,
+    }
 
 
 def check_unet_fits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str) -> None:

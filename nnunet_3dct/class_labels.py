@@ -120,8 +120,7 @@ def check_class_labels(labels: ClassLabels, cases: Sequence[str], num_classes: i
         ]
     else:
         problems += [
-            f"{case}: label {label} is out of range, NNUNETV2_MT_NUM_CLS={num_classes} allows "
-            f"0 to {num_classes - 1}"
+            f"{case}: label {label} is out of range, NNUNETV2_MT_NUM_CLS={num_classes} allows 0 to {num_classes - 1}"
             for case, label in sorted(labels.by_case.items())
             if label >= num_classes
         ]

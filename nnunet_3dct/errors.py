@@ -36,6 +36,10 @@ class EvaluationError(NNUNet3DCTError):
     """Predictions and references cannot be compared."""
 
 
+class OutputError(NNUNet3DCTError):
+    """A result file cannot be written."""
+
+
 def listing(items: Sequence[object], limit: int = 10) -> str:
     """Join ``items`` for a message and cut the list after ``limit`` entries, saying how many are left out."""
     shown = ", ".join(str(item) for item in items[:limit])

@@ -1,4 +1,4 @@
-"""A planner for machines without a GPU."""
+"""Planners for machines without a GPU."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 
 
 class SmallUNetPlanner(ExperimentPlanner):
-    """nnU-Net's planner with a quarter of the compute: half the features in every stage.
+    """nnU-Net's planner with half the features in every stage, so about a quarter of the compute.
 
-    Makes training on a few CPU cores practical. Give the memory target that sets the patch size with
-    ``-gpu_memory_target`` and, for coarser voxels, ``-overwrite_target_spacing``, as with every planner.
+    The memory target that sets patch and batch size is given with ``-gpu_memory_target`` and coarser voxels
+    with ``-overwrite_target_spacing``, as with every planner of nnU-Net.
     """
+
+    UNet_base_num_features: int
+    UNet_max_features_2d: int
+    UNet_max_features_3d: int
+
+    base_features = 16
+    default_plans_name = "nnUNetPlansSmall"
 
     def __init__(
         self,
         dataset_name_or_id: str | int,
         gpu_memory_target_in_gb: float = 2,
         preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "nnUNetPlansSmall",
+        plans_name: str | None = None,
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
@@ -25,10 +32,18 @@ class SmallUNetPlanner(ExperimentPlanner):
             dataset_name_or_id,
             gpu_memory_target_in_gb,
             preprocessor_name,
-            plans_name,
+            plans_name or self.default_plans_name,
             overwrite_target_spacing,
             suppress_transpose,
         )
-        self.UNet_base_num_features = 16
-        self.UNet_max_features_2d = 256
-        self.UNet_max_features_3d = 128
+        scale = self.base_features / self.UNet_base_num_features
+        self.UNet_base_num_features = self.base_features
+        self.UNet_max_features_2d = round(self.UNet_max_features_2d * scale)
+        self.UNet_max_features_3d = round(self.UNet_max_features_3d * scale)
+
+
+class TinyUNetPlanner(SmallUNetPlanner):
+    """A quarter of the features: for demonstrations and tests, minutes on two CPU cores."""
+
+    base_features = 8
+    default_plans_name = "nnUNetPlansTiny"

@@ -90,13 +90,16 @@ def _variable(name: str) -> str:
     return PRE_CHECKPOINT_PATH if name == "pre_checkpoint_path" else PREFIX + name.upper()
 
 
-def _number(kind: Callable[[str], T], least: float, above: bool, what: str) -> Callable[[str], T]:
+def _number(
+    kind: Callable[[str], T], least: float, above: bool, what: str, most: float = math.inf
+) -> Callable[[str], T]:
     def parse(text: str) -> T:
         try:
             value = kind(text)
-        except ValueError:
+            finite = math.isfinite(value)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
             raise ValueError(what) from None
-        if not math.isfinite(value) or value < least or (above and value == least):  # type: ignore[arg-type,operator]
+        if not finite or not least <= value <= most or (above and value == least):  # type: ignore[operator]
             raise ValueError(what)
         return value
 
@@ -143,7 +146,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "lr": _number(float, 0, True, "a number above 0"),
     "class_weights": _class_weights,
     "sampler": _choice("uniform", "balanced"),
-    "seed": _number(int, 0, False, "an integer of at least 0"),
+    # the range of NumPy's seeds
+    "seed": _number(int, 0, False, "an integer from 0 to 4294967295", most=2**32 - 1),
     "target_labels": _labels,
     "cls_val_every": _COUNT,
 }

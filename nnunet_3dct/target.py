@@ -38,8 +38,8 @@ class TargetLabels:
             ]
             if not self._channels:
                 raise SettingsError(
-                    f"NNUNETV2_MT_TARGET_LABELS: expected labels that make up a region of dataset.json, found "
-                    f"{list(self.labels)}; regions are {label_manager.foreground_regions}."
+                    "NNUNETV2_MT_TARGET_LABELS: expected labels that make up a region of dataset.json, "
+                    f"found {list(self.labels)}; regions are {label_manager.foreground_regions}."
                 )
 
     def in_patch(self, target: Tensor) -> Tensor:
@@ -53,7 +53,8 @@ class TargetLabels:
         """
         if self._has_regions:
             return (target[:, self._channels] > 0).flatten(1).any(1)
-        return torch.isin(target, torch.tensor(self.labels, device=target.device, dtype=target.dtype)).flatten(1).any(1)
+        labels = torch.tensor(self.labels, device=target.device, dtype=target.dtype)
+        return torch.isin(target, labels).flatten(1).any(1)
 
     def voxels(self, logits: Tensor) -> Tensor:
         """Number of voxels which the network takes for target.
@@ -66,9 +67,8 @@ class TargetLabels:
         """
         if self._has_regions:
             return (logits[:, self._channels] > 0).any(1).flatten(1).sum(1).float()
-        predicted = logits.argmax(1)
         labels = torch.tensor(self.labels, device=logits.device)
-        return torch.isin(predicted, labels).flatten(1).sum(1).float()
+        return torch.isin(logits.argmax(1), labels).flatten(1).sum(1).float()
 
 
 def _resolve(wanted: Sequence[int | str], label_manager: Any, foreground: list[int]) -> list[int]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_3dct.errors import NNUNet3DCTError, listing
-from nnunet_3dct.evaluation.classification import evaluate_classification, write_json
+from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
 
 METRICS_NAME = "classification_metrics.json"
 HEADLINES = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auc_macro")
@@ -17,15 +16,9 @@ HEADLINES = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auc_ma
 
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of the command."""
-    parser = argparse.ArgumentParser(
-        description="Compares predicted classes with the class labels of the dataset."
-    )
-    parser.add_argument(
-        "pred_folder", type=Path, help="folder with <case>_classification.json or subtype_*.csv"
-    )
-    parser.add_argument(
-        "labels", type=Path, help="classification.json (or CSV with the header Names,Subtype)"
-    )
+    parser = argparse.ArgumentParser(description="Compares predicted classes with the class labels of the dataset.")
+    parser.add_argument("pred_folder", type=Path, help="folder with <case>_classification.json or subtype_*.csv")
+    parser.add_argument("labels", type=Path, help="classification.json (or CSV with the header Names,Subtype)")
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help="names of the classes 0, 1, ...")
     parser.add_argument("-o", type=Path, help=f"output file. Default: pred_folder/{METRICS_NAME}")
     parser.add_argument(
@@ -55,12 +48,8 @@ def format_metrics(metrics: dict[str, Any]) -> str:
 
     lines += ["", f"{'class':{width}}     F1   precision   recall   cases"]
     for k, name in enumerate(names):
-        f1, precision, recall = (
-            _number(metrics[f"{key}_per_class"][k]) for key in ("f1", "precision", "recall")
-        )
-        lines.append(
-            f"{name:{width}}  {f1}       {precision}    {recall}   {sum(metrics['confusion_matrix'][k]):5}"
-        )
+        f1, precision, recall = (_number(metrics[f"{key}_per_class"][k]) for key in ("f1", "precision", "recall"))
+        lines.append(f"{name:{width}}  {f1}       {precision}    {recall}   {sum(metrics['confusion_matrix'][k]):5}")
 
     cell = max(5, *(len(name) for name in names))
     lines += [
@@ -87,9 +76,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     if excluded:
         notes.append(f"note: left out, label -1 (unknown): {len(excluded)} ({listing(excluded)})")
     if metrics["n_labels_without_prediction"]:
-        notes.append(
-            f"note: cases of the labels file without a prediction: {metrics['n_labels_without_prediction']}"
-        )
+        notes.append(f"note: cases of the labels file without a prediction: {metrics['n_labels_without_prediction']}")
     notes += [f"warning: {warning}" for warning in metrics["warnings"]]
     return ["", *notes] if notes else []
 
@@ -101,6 +88,10 @@ def _number(value: float | None) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, write the metrics and print them; exit with code 1 and one message if that is impossible."""
     args = build_parser().parse_args(argv)
+    # imported here so that --help does not wait for scikit-learn
+    from nnunet_3dct.evaluation.classification import evaluate_classification
+    from nnunet_3dct.files import write_json
+
     output = args.o or args.pred_folder / METRICS_NAME
     try:
         metrics = evaluate_classification(
@@ -108,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         write_json(metrics, output)
     except NNUNet3DCTError as error:
-        print(f"error: {error}", file=sys.stderr)
+        advice = " Give another file with -o." if isinstance(error, OutputError) else ""
+        print(f"error: {error}{advice}", file=sys.stderr)
         sys.exit(1)
     print(format_metrics(metrics))
     print(f"\nwritten to {output}")

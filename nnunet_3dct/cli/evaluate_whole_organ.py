@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nnunetv2.configuration import default_num_processes
 
-from nnunet_3dct.errors import NNUNet3DCTError, listing
-from nnunet_3dct.evaluation.classification import write_json
-from nnunet_3dct.evaluation.whole_organ import REGION, evaluate_whole_organ
+from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
 
 SUMMARY_NAME = "whole_pancreas_summary.json"
 LOWEST_SHOWN = 5
@@ -40,9 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def format_summary(summary: dict[str, Any]) -> str:
     """Lay out the summary as a table of a few lines."""
-    cases = [
-        (Path(case["reference_file"]).name, case["metrics"][REGION]) for case in summary["metric_per_case"]
-    ]
+    import numpy as np
+
+    from nnunet_3dct.evaluation.whole_organ import REGION
+
+    cases = [(Path(case["reference_file"]).name, case["metrics"][REGION]) for case in summary["metric_per_case"]]
     defined = sorted(
         ((name, metrics) for name, metrics in cases if not np.isnan(metrics["Dice"])),
         key=lambda c: c[1]["Dice"],
@@ -77,6 +76,10 @@ def format_summary(summary: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, write the summary and print it; exit with code 1 and one message if that is impossible."""
     args = build_parser().parse_args(argv)
+    # imported here so that --help does not wait for nnU-Net and torch
+    from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ
+    from nnunet_3dct.files import write_json
+
     output = args.o or args.pred_folder / SUMMARY_NAME
     try:
         summary = evaluate_whole_organ(
@@ -84,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         write_json(summary, output)
     except NNUNet3DCTError as error:
-        print(f"error: {error}", file=sys.stderr)
+        advice = " Give another file with -o." if isinstance(error, OutputError) else ""
+        print(f"error: {error}{advice}", file=sys.stderr)
         sys.exit(1)
     print(format_summary(summary))
     print(f"\nwritten to {output}")

@@ -16,13 +16,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Write synthetic CT of pancreas and lesions of three subtypes as an nnU-Net raw dataset.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "-o", required=True, metavar="FOLDER", help="dataset folder, e.g. $nnUNet_raw/Dataset001_3DCT"
-    )
+    parser.add_argument("-o", required=True, metavar="FOLDER", help="dataset folder, e.g. $nnUNet_raw/Dataset001_3DCT")
     parser.add_argument("--cases", type=int, default=60, metavar="N", help="training cases, at least 3")
-    parser.add_argument(
-        "--val", type=int, default=12, metavar="N", help="validation cases (imagesVal, labelsVal)"
-    )
+    parser.add_argument("--val", type=int, default=12, metavar="N", help="validation cases (imagesVal, labelsVal)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same files")
     parser.add_argument(
         "--difficulty",

@@ -99,9 +99,7 @@ def read_description(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         return None, [f"{path}: expected JSON, found text that is not ({error})."]
     missing = [key for key in REQUIRED_KEYS if not isinstance(content, dict) or key not in content]
     if missing:
-        return None, [
-            f"{path}: expected the keys {listing(REQUIRED_KEYS)}, found no {listing(missing)}. Add them."
-        ]
+        return None, [f"{path}: expected the keys {listing(REQUIRED_KEYS)}, found no {listing(missing)}. Add them."]
     return content, []
 
 

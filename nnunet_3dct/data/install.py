@@ -113,9 +113,7 @@ def check_trainers(location: NNUNetLocation, ext_trainers: str) -> Finding:
     """
     name = "trainers"
     copies = ", ".join(str(copy) for copy in location.copies)
-    announced = EXT_TRAINERS in [
-        Path(part).resolve() for part in ext_trainers.split(os.pathsep) if part.strip()
-    ]
+    announced = EXT_TRAINERS in [Path(part).resolve() for part in ext_trainers.split(os.pathsep) if part.strip()]
     export = f'export nnUNet_extTrainer="{EXT_TRAINERS}"'
     if location.package is None and location.installed:
         return Finding(
@@ -150,21 +148,15 @@ def check_trainer_search() -> Finding:
     name = "nnU-Net's trainer search"
     output = io.StringIO()
     try:
-        search = importlib.import_module(
-            "nnunetv2.utilities.find_objects"
-        ).recursive_find_trainer_class_by_name
+        search = importlib.import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
         with contextlib.redirect_stdout(output):
             trainer = search(PROBE_TRAINER)
     except Exception as error:  # whatever any trainer module raises on import
-        message = (
-            f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Mend or remove that module."
-        )
+        message = f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Mend or remove that module."
         return Finding(name, False, message)
     if not trainer.__module__.startswith("nnunet_3dct."):
         where = getattr(sys.modules.get(trainer.__module__), "__file__", trainer.__module__)
-        return Finding(
-            name, False, f"expected this project's {PROBE_TRAINER}, found another in {where}. Remove it."
-        )
+        return Finding(name, False, f"expected this project's {PROBE_TRAINER}, found another in {where}. Remove it.")
     return Finding(name, True, f"finds {PROBE_TRAINER}")
 
 
@@ -194,9 +186,7 @@ def check_device() -> Finding:
         return Finding("device", True, f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
     if torch.backends.mps.is_available():
         return Finding("device", True, "mps")
-    return Finding(
-        "device", True, f"cpu, {torch.get_num_threads()} threads (give `-device cpu` to the commands)"
-    )
+    return Finding("device", True, f"cpu, {torch.get_num_threads()} threads (give `-device cpu` to the commands)")
 
 
 def _has_trainers(package: Path) -> bool:

@@ -56,9 +56,7 @@ def check_image_file(path: Path) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise ImageError(
-            f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}."
-        )
+        raise ImageError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}.")
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: expected an image, found a file of 0 bytes. {_AGAIN}.")
     name = path.name.lower()
@@ -96,9 +94,7 @@ def read_geometry(path: Path) -> Geometry:
     )
 
 
-def check_case_files(
-    files: Sequence[Path], expected_channels: int, case: str, *, read_voxels: bool = True
-) -> None:
+def check_case_files(files: Sequence[Path], expected_channels: int, case: str, *, read_voxels: bool = True) -> None:
     """Check the images of one case: files whole, channels complete, all on one grid, all values finite.
 
     Args:
@@ -209,14 +205,10 @@ def _nifti_bytes(path: Path) -> int:
     try:
         voxels = nib.load(path).dataobj  # type: ignore[attr-defined]
     except Exception as error:  # nibabel raises many types for a broken header
-        message = (
-            f"{path}: truncated, damaged or no NIfTI image; its header cannot be read ({error}). {_AGAIN}."
-        )
+        message = f"{path}: truncated, damaged or no NIfTI image; its header cannot be read ({error}). {_AGAIN}."
         raise ImageError(message) from error
     if math.prod(voxels.shape) == 0:
-        raise ImageError(
-            f"{path}: expected an image, found a header with shape {voxels.shape}, without voxels."
-        )
+        raise ImageError(f"{path}: expected an image, found a header with shape {voxels.shape}, without voxels.")
     return int(voxels.offset) + math.prod(voxels.shape) * int(voxels.dtype.itemsize)
 
 

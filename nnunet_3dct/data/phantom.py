@@ -129,9 +129,7 @@ def _check_folder(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise SettingsError(f"{target} is not empty; pass --overwrite to replace the dataset in it")
     if not (target / "dataset.json").is_file():
-        raise SettingsError(
-            f"{target} holds files but no dataset.json; refusing to replace it, empty it yourself"
-        )
+        raise SettingsError(f"{target} holds files but no dataset.json; refusing to replace it, empty it yourself")
 
 
 def _prepare(folder: Path, n_train: int, n_val: int, seed: int, difficulty: str) -> list[_Job]:

@@ -50,8 +50,7 @@ class Anatomy:
         z, y, x = self.true_position
         turned = (z, y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle))
         self.position = [
-            ((p + 2.2 * lattice.noise(rng, 11.0)) / scale + rng.normal(0, 2)).astype(np.float32)
-            for p in turned
+            ((p + 2.2 * lattice.noise(rng, 11.0)) / scale + rng.normal(0, 2)).astype(np.float32) for p in turned
         ]
         self.taken = np.full(lattice.knots, 1e3, dtype=np.float32)
 
@@ -125,12 +124,8 @@ def place_vessels(body: Anatomy, gland: np.ndarray) -> None:
     vein = rng.normal(168, 6)
     confluence = gland[14, :3] + np.array([-1, 11, 0])
     zc, yc, xc = (float(v) for v in confluence)
-    mesenteric = body.vary(
-        (-75, -2, -8, 4.5), (-40, 1, -9, 5), (zc - 10, yc, xc, 6), (zc, yc, xc, 6.5), sd=1.0
-    )
-    portal = body.vary(
-        (zc, yc, xc, 6.5), (zc + 18, yc - 1, xc - 14, 6), (zc + 50, yc - 6, xc - 40, 6), sd=1.0
-    )
+    mesenteric = body.vary((-75, -2, -8, 4.5), (-40, 1, -9, 5), (zc - 10, yc, xc, 6), (zc, yc, xc, 6.5), sd=1.0)
+    portal = body.vary((zc, yc, xc, 6.5), (zc + 18, yc - 1, xc - 14, 6), (zc + 50, yc - 6, xc - 40, 6), sd=1.0)
     behind = gland[14:41:4, :3] + np.stack(
         [rng.normal(2, 1, 7), gland[14:41:4, 3] + rng.normal(1.5, 0.8, 7), np.zeros(7)], axis=1
     )
@@ -164,9 +159,7 @@ def place_organs(body: Anatomy) -> None:
     body.place_bowel(tube(pos, duodenum), 2.5, rng.normal(28, 8), 0.5)
     stomach = body.vary((66, -12, 52, 24), (28, -36, 42, 20), (8, -44, 8, 15), (10, -36, -22, 11), sd=4, n=30)
     body.place_bowel(tube(pos, stomach), 3.5, rng.normal(25, 8), 0.8)
-    colon = body.vary(
-        (-30, -30, -70, 15), (-44, -40, -25, 14), (-46, -44, 20, 15), (-15, -34, 66, 14), sd=5, n=30
-    )
+    colon = body.vary((-30, -30, -70, 15), (-44, -40, -25, 14), (-46, -44, 20, 15), (-15, -34, 66, 14), sd=5, n=30)
     body.place_bowel(tube(pos, colon), 2.0, rng.normal(15, 12), 0.9)
     for _ in range(6):
         z, y, x = rng.uniform((-60, -34, -5), (4, 12, 62))

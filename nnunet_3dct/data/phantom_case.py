@@ -126,9 +126,7 @@ def paint(body: Anatomy) -> np.ndarray:
     shape, spacing = lattice.shape, lattice.spacing_mm
     slow = lattice.voxels(2.5 * lattice.noise(rng, 18.0), lattice.whole)
     grain = random_field(rng, shape, spacing, 2.2)
-    strands = np.exp(
-        -((random_field(rng, shape, spacing, 4.5) / 0.22) ** 2)
-    )  # sheets where a field crosses zero
+    strands = np.exp(-((random_field(rng, shape, spacing, 4.5) / 0.22) ** 2))  # sheets where a field crosses zero
     image = FAT_HU + slow + 3 * grain + rng.uniform(8, 30) * strands * np.maximum(1 + 0.5 * slow, 0)
     for structure in body.structures:
         box = lattice.box_below(structure.distance, structure.edge_mm)

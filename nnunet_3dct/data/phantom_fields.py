@@ -43,9 +43,7 @@ class Lattice:
     @property
     def knots(self) -> tuple[int, ...]:
         """Lattice points along each axis, one before and two after the volume included."""
-        return tuple(
-            int((n - 1) * (s / self.knot_mm)) + 4 for n, s in zip(self.shape, self.spacing_mm, strict=True)
-        )
+        return tuple(int((n - 1) * (s / self.knot_mm)) + 4 for n, s in zip(self.shape, self.spacing_mm, strict=True))
 
     @property
     def whole(self) -> Box:
@@ -86,9 +84,7 @@ class Lattice:
 
     def voxels(self, coefficients: np.ndarray, box: Box) -> np.ndarray:
         """The field at the voxels of ``box``, float32 ``(Z, Y, X)``."""
-        pairs = [
-            _weights(b.start, b.stop, s / self.knot_mm) for b, s in zip(box, self.spacing_mm, strict=True)
-        ]
+        pairs = [_weights(b.start, b.stop, s / self.knot_mm) for b, s in zip(box, self.spacing_mm, strict=True)]
         (wz, kz), (wy, ky), (wx, kx) = pairs
         c = coefficients[kz, ky, kx]
         nz, ny, nx = c.shape
@@ -102,9 +98,7 @@ def _weights(start: int, stop: int, step: float) -> tuple[csr_array, slice]:
     position = np.arange(start, stop) * step
     cell = np.floor(position).astype(np.int32)
     f = position - cell
-    taps = (
-        np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1) / 6
-    )
+    taps = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1) / 6
     columns = (cell - cell[0])[:, None] + np.arange(4, dtype=np.int32)
     width = int(cell[-1] - cell[0]) + 4
     rows = np.arange(0, 4 * len(cell) + 1, 4, dtype=np.int32)
@@ -112,9 +106,7 @@ def _weights(start: int, stop: int, step: float) -> tuple[csr_array, slice]:
     return matrix, slice(int(cell[0]), int(cell[0]) + width)
 
 
-def random_field(
-    rng: np.random.Generator, shape: Sequence[int], spacing_mm: Triple, knot_mm: float
-) -> np.ndarray:
+def random_field(rng: np.random.Generator, shape: Sequence[int], spacing_mm: Triple, knot_mm: float) -> np.ndarray:
     """A random field of zero mean and unit variance whose grains measure about two ``knot_mm``.
 
     Returns:
@@ -149,7 +141,7 @@ def blur_z(volume: np.ndarray, side: float) -> np.ndarray:
     return out
 
 
-def curve(points: Sequence[Sequence[float]], n: int) -> np.ndarray:
+def curve(points: Sequence[Sequence[float]] | np.ndarray, n: int) -> np.ndarray:
     """``n`` points on a smooth curve through ``points`` (z, y, x and any further columns), float32."""
     control = np.asarray(points, dtype=float)
     length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(control[:, :3], axis=0), axis=1))]

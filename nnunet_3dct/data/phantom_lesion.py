@@ -73,13 +73,9 @@ def hard_look(rng: np.random.Generator, subtype: int) -> Look:
     wall_mm, spread = rng.uniform(1.2, 1.9), rng.uniform(11, 19)
     stray = np.abs(rng.normal(0, 0.22, 3))
     if subtype == 0:
-        return Look(
-            rng.normal(70, 12), 1.0, stray[0], stray[1], stray[2], spread, rng.uniform(2.4, 4.2), wall_mm, 0.5
-        )
+        return Look(rng.normal(70, 12), 1.0, stray[0], stray[1], stray[2], spread, rng.uniform(2.4, 4.2), wall_mm, 0.5)
     if subtype == 1:
-        return Look(
-            rng.normal(65, 12), 0.4, stray[0], stray[1], 2.2, spread, rng.uniform(1.2, 2.2), wall_mm, 0.3
-        )
+        return Look(rng.normal(65, 12), 0.4, stray[0], stray[1], 2.2, spread, rng.uniform(1.2, 2.2), wall_mm, 0.3)
     return Look(
         rng.normal(79, 12),
         0.4,

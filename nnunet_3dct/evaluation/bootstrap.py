@@ -26,9 +26,7 @@ def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     counts = np.zeros((resamples, len(truth)))
     for label in np.unique(truth):
         members = np.flatnonzero(truth == label)
-        counts[:, members] = rng.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=resamples
-        )
+        counts[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
     return counts
 
 
@@ -49,9 +47,7 @@ def resampled_metrics(
         defined as in scikit-learn and averaged over the classes that occur in ``truth``.
     """
     size = int(max(truth.max(), predicted.max())) + 1
-    cells = np.eye(size * size)[
-        truth * size + predicted
-    ]  # (N, C*C): the cell of the confusion matrix of a case
+    cells = np.eye(size * size)[truth * size + predicted]  # (N, C*C): the cell of the confusion matrix of a case
     confusion = (counts @ cells).reshape(len(counts), size, size)
     present = np.unique(truth)
     hits = np.diagonal(confusion, axis1=1, axis2=2)[:, present]

@@ -72,21 +72,15 @@ def load_label_scheme(dataset_json: Path) -> LabelScheme:
         foreground = tuple(int(label) for label in labels.all_labels if label != 0)
         scheme = LabelScheme(foreground, labels.ignore_label, content["file_ending"], content)
     except KeyError as error:
-        raise EvaluationError(
-            f"{dataset_json}: expected the key {error}, found {sorted(content)}."
-        ) from error
+        raise EvaluationError(f"{dataset_json}: expected the key {error}, found {sorted(content)}.") from error
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
         raise EvaluationError(f"{dataset_json} cannot be used as dataset.json: {error}") from error
     if not foreground:
-        raise EvaluationError(
-            f"{dataset_json}: expected at least one foreground label, found {content['labels']}."
-        )
+        raise EvaluationError(f"{dataset_json}: expected at least one foreground label, found {content['labels']}.")
     return scheme
 
 
-def match_files(
-    references: Path, predictions: Path, ending: str, *, chill: bool
-) -> tuple[list[str], list[str]]:
+def match_files(references: Path, predictions: Path, ending: str, *, chill: bool) -> tuple[list[str], list[str]]:
     """List the file names found in both folders, and the references without a prediction.
 
     Raises:
@@ -176,9 +170,7 @@ def compare_case(
     """Return nnU-Net's metrics of one case, and those of its two files whose values had to be rounded."""
     volumes = {str(path): _read(path, reader, scheme) for path in (reference, prediction)}
     _check_same_grid(reference, prediction, *volumes.values())
-    result = compute_metrics(
-        str(reference), str(prediction), _Loaded(volumes), [scheme.foreground], scheme.ignore
-    )
+    result = compute_metrics(str(reference), str(prediction), _Loaded(volumes), [scheme.foreground], scheme.ignore)
     result["metrics"] = {REGION: result["metrics"][scheme.foreground]}
     return result, [path for path, volume in volumes.items() if volume.rounded]
 

@@ -17,7 +17,8 @@ import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
 from nnunet_3dct.data.integrity import check_image_file
-from nnunet_3dct.errors import ImageError
+from nnunet_3dct.errors import ImageError, NNUNet3DCTError
+from nnunet_3dct.files import write_json
 from nnunet_3dct.inference.aggregation import CaseClass
 
 CLASS_SUFFIX = "_classification.json"
@@ -27,7 +28,15 @@ def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **pro
     """Content of ``<case>_classification.json``.
 
     ``logits`` is the logarithm of the averaged probabilities, so that ``softmax(logits) == probs``.
+
+    Raises:
+        NNUNet3DCTError: a probability is not finite.
     """
+    if not np.isfinite(case_class.probs).all():
+        raise NNUNet3DCTError(
+            f"Class probabilities: expected finite numbers, found {list(case_class.probs)}. The network's "
+            "weights or its forward pass are not finite; try another checkpoint or device."
+        )
     report: dict[str, Any] = {
         "logits": case_class.logits,
         "probs": list(case_class.probs),
@@ -44,16 +53,6 @@ def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **pro
         **produced_by,
     }
     return report
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON beside ``path`` and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -144,7 +143,7 @@ class CaseWriter:
 
 
 def write_class_tables(class_folder: Path, cases: Iterable[str], file_ending: str) -> None:
-    """``subtype_results.csv`` (``Names,Subtype``) and ``subtype_probabilities.csv`` from the cases' JSON files.
+    """``subtype_results.csv`` (``Names,Subtype``) and ``subtype_probabilities.csv`` from the JSON files.
 
     Cases without a JSON file are left out, so that parts of a split run can each write the table.
     """

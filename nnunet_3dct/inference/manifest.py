@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_3dct import __version__
-from nnunet_3dct.inference.export import write_json
+from nnunet_3dct.files import write_json
 
 if TYPE_CHECKING:
     from nnunet_3dct.inference.pipeline import Outcome

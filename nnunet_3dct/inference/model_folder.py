@@ -57,7 +57,7 @@ def find_folds(folder: Path, wanted: Sequence[str] | None, checkpoint_name: str)
             raise SettingsError(f"-f: expected numbers or all, found {listing(bad)}")
         return [f if f == "all" else int(f) for f in wanted]
     names = [p.parent.name.removeprefix("fold_") for p in folder.glob(f"fold_*/{checkpoint_name}")]
-    numbered: list[int | str] = list(sorted(int(n) for n in names if n.isdecimal()))
+    numbered: list[int | str] = [*sorted(int(n) for n in names if n.isdecimal())]
     folds = numbered or [n for n in names if n == "all"]
     if not folds:
         present = sorted(str(p.relative_to(folder)) for p in folder.glob("fold_*/*.pth"))

@@ -120,9 +120,7 @@ class Pipeline:
         prediction = self.predictor.predict_case(prepared.data)
         case = prepared.case.identifier
         outcome.seconds[case] = {"preprocess": prepared.seconds, "network": time.perf_counter() - start}
-        report = class_report(
-            prediction.case_class, self.predictor.head_config.get("class_names"), **self.produced_by
-        )
+        report = class_report(prediction.case_class, self.predictor.head_config.get("class_names"), **self.produced_by)
 
         def export() -> float:
             began = time.perf_counter()

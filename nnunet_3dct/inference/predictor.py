@@ -88,8 +88,8 @@ class MultiTaskPredictor(nnUNetPredictor):
         for path, config in zip(paths, configs, strict=True):
             if config != configs[0]:
                 raise CheckpointError(
-                    f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found {config}. "
-                    "Folds that are averaged must share classes and head."
+                    f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found "
+                    f"{config}. Folds that are averaged must share classes and head."
                 )
 
         dataset_json = load_json(str(folder / "dataset.json"))
@@ -115,7 +115,9 @@ class MultiTaskPredictor(nnUNetPredictor):
         mirror_axes = checkpoints[0].get("inference_allowed_mirroring_axes")
         self.target = TargetLabels(label_manager, configs[0].get("target_labels"))
         network = EvidenceNetwork(
-            MultiTaskUNet(unet, head), self.target, passes_per_window(mirror_axes if self.use_mirroring else None)
+            MultiTaskUNet(unet, head),
+            self.target,
+            passes_per_window(mirror_axes if self.use_mirroring else None),
         )
         self.manual_initialization(
             network,
@@ -127,28 +129,32 @@ class MultiTaskPredictor(nnUNetPredictor):
             mirror_axes,
         )
 
+    @torch.inference_mode()
     def predict_case(self, data: torch.Tensor) -> CasePrediction:
         """Predict one case.
 
         Args:
             data: preprocessed image ``(C, Z, Y, X)``.
         """
-        evidence = self._evidence_network().evidence
+        network = self._evidence_network()
         classes: list[CaseClass] = []
-        total = None
+        total: torch.Tensor | None = None
         for parameters in self.list_of_parameters:
-            self._evidence_network().load_state_dict(parameters)
-            evidence.clear()
+            network.load_state_dict(parameters)
+            network.evidence.clear()
             logits = self.predict_sliding_window_return_logits(data).to("cpu")
             total = logits if total is None else total.add_(logits)
-            classes.append(evidence.result())
+            classes.append(network.evidence.result())
+        assert total is not None, "initialize_from_trained_model_folder comes first"
         if len(classes) > 1:
             total /= len(classes)
         return CasePrediction(total, average_folds(classes))
 
     def _evidence_network(self) -> EvidenceNetwork:
         # nnU-Net's manual_initialization compiles the network when nnUNet_compile asks for it
-        return getattr(self.network, "_orig_mod", self.network)
+        network = getattr(self.network, "_orig_mod", self.network)
+        assert isinstance(network, EvidenceNetwork)
+        return network
 
 
 def choose_device(name: str) -> torch.device:

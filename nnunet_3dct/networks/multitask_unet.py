@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ class MultiTaskUNet(nn.Module):
             skips and a ``decoder`` with ``transpconvs``, ``stages`` and ``seg_layers``.
         cls_head: built for this network's :class:`FeatureSpec`, see :func:`feature_spec`.
     """
+
+    encoder: Any
+    decoder: Any
 
     def __init__(self, unet: nn.Module, cls_head: ClassificationHead) -> None:
         super().__init__()
@@ -52,7 +56,8 @@ class MultiTaskUNet(nn.Module):
         """The decoder's own layers in their order; keeps every stage's features, coarse to fine."""
         decoder = self.decoder
         x, features = skips[-1], []
-        for upsample, stage, skip in zip(decoder.transpconvs, decoder.stages, reversed(skips[:-1]), strict=True):
+        layers = zip(decoder.transpconvs, decoder.stages, reversed(skips[:-1]), strict=True)
+        for upsample, stage, skip in layers:
             x = stage(torch.cat((upsample(x), skip), dim=1))
             features.append(x)
         if not decoder.deep_supervision:
@@ -70,7 +75,7 @@ class MultiTaskUNet(nn.Module):
         return {**unet, **{HEAD_PREFIX + k: v for k, v in cls_head.items()}}
 
 
-def feature_spec(unet: nn.Module) -> FeatureSpec:
+def feature_spec(unet: Any) -> FeatureSpec:
     """Read channels and dimension from the network, so that heads fit any plan."""
     encoder, decoder = unet.encoder, unet.decoder
     return FeatureSpec(

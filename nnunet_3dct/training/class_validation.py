@@ -11,9 +11,9 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 
 from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.evaluation.classification import evaluate_classification
-from nnunet_3dct.evaluation.classification import write_json as write_metrics
+from nnunet_3dct.files import write_json
 from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, passes_per_window
-from nnunet_3dct.inference.export import CLASS_SUFFIX, class_report, write_class_tables, write_json
+from nnunet_3dct.inference.export import CLASS_SUFFIX, class_report, write_class_tables
 from nnunet_3dct.inference.predictor import MultiTaskPredictor
 from nnunet_3dct.training.class_score import ClassScore, score_cases
 
@@ -32,6 +32,8 @@ class ClassValidation(_Base):
         epoch_class_score: score of the current epoch, None where it was not measured.
     """
 
+    network: Any
+    dataset_class: Any
     epoch_class_score: ClassScore | None = None
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
@@ -40,7 +42,11 @@ class ClassValidation(_Base):
         due = (self.current_epoch + 1) % every == 0 or self.current_epoch == self.num_epochs - 1
         self.epoch_class_score = self._score_validation_fold() if due else None
         values = vars(self.epoch_class_score) if self.epoch_class_score else {}
-        for key, name in (("cls_val_losses", "log_loss"), ("cls_f1_macro", "macro_f1"), ("cls_accuracy", "accuracy")):
+        for key, name in (
+            ("cls_val_losses", "log_loss"),
+            ("cls_f1_macro", "macro_f1"),
+            ("cls_accuracy", "accuracy"),
+        ):
             self.logger.log(key, values.get(name, self._last_value(key)), self.current_epoch)
 
     def _last_value(self, key: str) -> float:
@@ -48,7 +54,7 @@ class ClassValidation(_Base):
         return logged[self.current_epoch - 1] if self.current_epoch > 0 else float("nan")
 
     def _score_validation_fold(self) -> ClassScore:
-        """Sliding window over every whole case of the validation fold with a known class, without mirroring."""
+        """Sliding window over every whole validation case with a known class, without mirroring."""
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         network = EvidenceNetwork(self._network_without_ddp(), self.target_labels, passes_per_window(None))
@@ -137,7 +143,7 @@ class ClassValidation(_Base):
             self.print_to_log_file("No validation case has a known class: no class metrics.")
             return
         metrics = evaluate_classification(folder, self.class_labels.source)
-        write_metrics(metrics, folder / "classification_metrics.json")
+        write_json(metrics, folder / "classification_metrics.json")
         self.logger.log_summary("final_val/f1_macro", metrics["f1_macro"])
         low, high = metrics["confidence_intervals"]["f1_macro"]
         self.print_to_log_file(
@@ -158,7 +164,7 @@ class _CaseRecorder:
         """A dataset class that reports every loaded case here."""
         recorder = self
 
-        class WatchedDataset(dataset_class):  # type: ignore[misc, valid-type]
+        class WatchedDataset(dataset_class):
             def load_case(self, identifier: str):
                 recorder.close_case()
                 recorder._case = identifier

@@ -35,7 +35,14 @@ class MultiTaskLogger(LocalLogger):
         epochs = np.arange(n)
         fig, axes = plt.subplots(2, 2, figsize=(16, 10), layout="constrained")
 
-        _curves(axes[0, 0], epochs, "Segmentation", "loss", train=log["train_losses"], validation=log["val_losses"])
+        _curves(
+            axes[0, 0],
+            epochs,
+            "Segmentation",
+            "loss",
+            train=log["train_losses"],
+            validation=log["val_losses"],
+        )
         scores = axes[0, 0].twinx()
         scores.plot(epochs, log["mean_fg_dice"][:n], ":", color="tab:green", label="pseudo Dice")
         scores.plot(epochs, log["ema_fg_dice"][:n], color="tab:green", label="pseudo Dice (moving average)")
@@ -43,7 +50,12 @@ class MultiTaskLogger(LocalLogger):
         scores.legend(loc="upper right")
 
         _curves(
-            axes[0, 1], epochs, "Class", "log loss", train=log["cls_train_losses"], validation=log["cls_val_losses"]
+            axes[0, 1],
+            epochs,
+            "Class",
+            "log loss",
+            train=log["cls_train_losses"],
+            validation=log["cls_val_losses"],
         )
         scores = axes[0, 1].twinx()
         scores.plot(epochs, log["cls_f1_macro"][:n], "o-", ms=3, color="tab:green", label="macro-F1, whole volumes")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
@@ -83,12 +84,13 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
             results = os.environ.get("nnUNet_results")
             name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
             output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
-            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, output, required=True)
+            unet_state = self._unet_state(PlansManager(plans), configuration, dataset_json)
+            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output, required=True)
 
         super().__init__(plans, configuration, fold, dataset_json, device)
         # Upstream's initialize() builds the network through this name. The static method of the class stays
         # as it is, so that nnUNetv2_predict builds the U-Net alone.
-        self.build_network_architecture = self._build_multitask_network  # type: ignore[method-assign]
+        self.__dict__["build_network_architecture"] = self._build_multitask_network
         self.multitask_network: MultiTaskUNet
         self.logger.local_logger = MultiTaskLogger()
         self.class_weight: torch.Tensor | None = None
@@ -97,6 +99,18 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         self._skipped = self._skipped_in_a_row = 0
 
     # ------------------------------------------------------------------ construction
+
+    @classmethod
+    def _unet_state(
+        cls, plans_manager: PlansManager, configuration: str, dataset_json: dict
+    ) -> dict[str, torch.Tensor]:
+        """Names and shapes of the U-Net's parameters, as tensors without memory."""
+        configuration_manager = plans_manager.get_configuration(configuration)
+        channels = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
+        outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+        with torch.device("meta"):
+            unet = cls.build_network_architecture(plans_manager, configuration_manager, channels, outputs)
+        return unet.state_dict()
 
     def _build_multitask_network(
         self,
@@ -107,14 +121,18 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         unet = type(self).build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
         head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.head_options)
         self.multitask_network = MultiTaskUNet(unet, head)
         return self.multitask_network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """SGD with nnU-Net's momentum and decay; the head's group runs at ``head_lr_factor`` times the rate."""
+        """SGD with nnU-Net's momentum and decay; the head's rate is ``head_lr_factor`` times the U-Net's."""
         head = list(self.multitask_network.cls_head.parameters())
         in_head = set(map(id, head))
         unet = [p for p in self.multitask_network.parameters() if id(p) not in in_head]
@@ -159,8 +177,8 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         path = self.settings.pre_checkpoint_path
         if path is None:
             raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}: {type(self).__name__} starts from a stage-1 checkpoint, expected its path, "
-                "found the variable not set. To go on with a begun training add --c."
+                f"{PRE_CHECKPOINT_PATH}: {type(self).__name__} starts from a stage-1 checkpoint, expected "
+                "its path, found the variable not set. To go on with a begun training add --c."
             )
         checkpoint = read_checkpoint(path)
         network = self.multitask_network
@@ -219,9 +237,9 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         limit = self.max_skipped_steps * (3 if scaler is not None else 1)
         if self._skipped_in_a_row >= limit:
             raise TrainingError(
-                f"Training stopped in epoch {self.current_epoch}: expected finite gradients, found {limit} steps in a "
-                f"row without. Cases of the last batch: {cases}. Check their images for extreme values, lower "
-                "NNUNETV2_MT_LR, or go on from the last checkpoint with --c."
+                f"Training stopped in epoch {self.current_epoch}: expected finite gradients, found {limit} "
+                f"steps in a row without. Cases of the last batch: {cases}. Check their images for extreme values, "
+                "lower NNUNETV2_MT_LR, or go on from the last checkpoint with --c."
             )
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
@@ -318,13 +336,28 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         network = self.multitask_network
         check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], source)
         check_unet_fits(network.cls_head.state_dict(), checkpoint[HEAD_STATE], f"{source} ({HEAD_STATE})")
-        weights = network.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE])
-        super().load_checkpoint({**checkpoint, "network_weights": weights})
+        network.load_state_dict(network.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE]))
+        self._restore_training(checkpoint)
         best = checkpoint.get("mt_best_cls")
         self._best_cls = ClassScore(**best) if best else None
         skipped = checkpoint["logging"].get("skipped_steps") or [0]
         self._skipped = int(skipped[-1]) if not np.isnan(skipped[-1]) else 0
         self._resumed = True
+
+    def _restore_training(self, checkpoint: dict[str, Any]) -> None:
+        """What upstream's ``load_checkpoint`` restores beside the weights.
+
+        Upstream's own (2.8.1) takes a dictionary by its signature, but fails for anything but a path.
+        """
+        self.my_init_kwargs = checkpoint["init_args"]
+        self.current_epoch = checkpoint["current_epoch"]
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self._best_ema = checkpoint["_best_ema"]
+        if "inference_allowed_mirroring_axes" in checkpoint:
+            self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
 
     def _gather(self, value: Any) -> list[Any]:
         """The value of every rank, in order of rank."""

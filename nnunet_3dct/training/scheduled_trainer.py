@@ -26,6 +26,12 @@ class ScheduledTrainer(nnUNetTrainer):
         SettingsError: a variable holds a bad value; before any folder is made.
     """
 
+    num_epochs: int
+    num_iterations_per_epoch: int
+    num_val_iterations_per_epoch: int
+    initial_lr: float
+    inference_allowed_mirroring_axes: tuple[int, ...] | None
+
     default_epochs: int | None = None
     default_lr: float | None = None
 

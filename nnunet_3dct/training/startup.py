@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor
 
-from nnunet_3dct.checkpoint import HEAD_STATE, head_config, read_checkpoint
+from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.class_labels import ClassLabels, find_class_labels, load_class_labels, require_class_labels
 from nnunet_3dct.errors import CheckpointError
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
@@ -47,31 +49,45 @@ def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | 
 
 
 def check_pre_checkpoint(
-    settings: Settings, trainer: str, num_classes: int, output_folder: Path | None, required: bool
+    settings: Settings,
+    trainer: str,
+    num_classes: int,
+    unet_state: Mapping[str, Tensor],
+    output_folder: Path | None,
+    required: bool,
 ) -> None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
     A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1.
 
+    Args:
+        settings: with the path of the checkpoint.
+        trainer: its name, for the message.
+        num_classes: of the head that will be trained.
+        unet_state: names and shapes of the U-Net's parameters; meta tensors will do.
+        output_folder: of the run, None when ``nnUNet_results`` is not set.
+        required: whether the trainer cannot do without.
+
     Raises:
-        CheckpointError: the variable is not set, or its file is missing, unreadable, or holds a head for
-            another number of classes.
+        CheckpointError: the variable is not set, or its file is missing, unreadable, belongs to another
+            network, or holds a head for another number of classes.
     """
     path = settings.pre_checkpoint_path
     started = output_folder is not None and any(output_folder.glob("checkpoint_*.pth"))
     if path is None:
         if required and not started:
             raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, found the "
-                "variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path of its "
-                "checkpoint_best.pth."
+                f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, "
+                "found the variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path "
+                "of its checkpoint_best.pth."
             )
         return
     checkpoint = read_checkpoint(path)
+    check_unet_fits(unet_state, checkpoint["network_weights"], str(path))
     if HEAD_STATE in checkpoint:
         found = head_config(checkpoint, str(path))["num_classes"]
         if found != num_classes:
             raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for {found}. "
-                "Use a stage-1 checkpoint, or one that was trained with the same classes."
+                f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for "
+                f"{found}. Use a stage-1 checkpoint, or one that was trained with the same classes."
             )

@@ -209,16 +209,12 @@ class TestCommand:
             monkeypatch.delenv(name, raising=False)
         assert command.main(["-d", dataset, "-np", "1"]) == 0
 
-    def test_problems_are_listed_with_exit_code_1(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_problems_are_listed_with_exit_code_1(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = write_raw_dataset(tmp_path)
         empty(folder / "labelsTr" / "case_001.nii.gz")
         assert command.main(["-d", str(folder), "-np", "1"]) == 1
         output = capsys.readouterr().out
-        assert (
-            "  FAIL  " in output and "case_001.nii.gz: expected an image, found a file of 0 bytes" in output
-        )
+        assert "  FAIL  " in output and "case_001.nii.gz: expected an image, found a file of 0 bytes" in output
         assert output.endswith("FAILED: 1 problem(s) found\n")
 
     @pytest.mark.parametrize(
@@ -243,9 +239,7 @@ class TestCommand:
         assert command.main(["-d", str(write_raw_dataset(tmp_path)), "-np", "1"]) == 1
         assert "NNUNETV2_MT_NUM_CLS=3 but the labels hold only" in capsys.readouterr().out
 
-    def test_bad_variable_fails(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_bad_variable_fails(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", "three")
         assert command.main([]) == 1
         assert "NNUNETV2_MT_NUM_CLS: expected an integer" in capsys.readouterr().out

@@ -65,9 +65,7 @@ def test_missing_torchvision_is_explained(monkeypatch: pytest.MonkeyPatch) -> No
     assert "ModuleNotFoundError" in check_torchvision().message
 
 
-@pytest.mark.parametrize(
-    ("version", "ok"), [("2.8.1", True), ("2.8.3", True), ("2.6.0", False), ("2.80.0", False)]
-)
+@pytest.mark.parametrize(("version", "ok"), [("2.8.1", True), ("2.8.3", True), ("2.6.0", False), ("2.80.0", False)])
 def test_version_of_nnunet(monkeypatch: pytest.MonkeyPatch, version: str, ok: bool) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     finding = check_nnunet_version()
@@ -111,9 +109,7 @@ def located(*path: Path) -> dict:
         "print(json.dumps([str(found.package), [str(copy) for copy in found.copies]]))"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, PROJECT]))}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     return dict(zip(("package", "copies"), json.loads(run.stdout), strict=True))
 
 
@@ -148,9 +144,7 @@ def test_editable_install_is_read_from_its_record(monkeypatch: pytest.MonkeyPatc
         ("someone.elses", False, "found another in someone.elses"),
     ],
 )
-def test_search_must_find_our_trainer(
-    monkeypatch: pytest.MonkeyPatch, module: str, ok: bool, words: str
-) -> None:
+def test_search_must_find_our_trainer(monkeypatch: pytest.MonkeyPatch, module: str, ok: bool, words: str) -> None:
     trainer = type("nnUNetTrainer_CLSHeadSum", (), {"__module__": module})
     fake_module(
         monkeypatch,
@@ -170,16 +164,12 @@ def test_module_that_breaks_the_search_is_quoted(monkeypatch: pytest.MonkeyPatch
     assert not finding.ok and "ImportError: no module named mine" in finding.message
 
 
-@pytest.mark.parametrize(
-    "name", ["nnUNetTrainer_CLSHeadSum", "nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_Stage1"]
-)
+@pytest.mark.parametrize("name", ["nnUNetTrainer_CLSHeadSum", "nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_Stage1"])
 def test_nnunet_finds_the_trainers_in_the_folder_for_ext_trainers(name: str) -> None:
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     folder = str(EXT_TRAINERS)
-    found = recursive_find_python_class(
-        folder, name, None, base_folder=folder, cleanup_imports_from_base_folder=True
-    )
+    found = recursive_find_python_class(folder, name, None, base_folder=folder, cleanup_imports_from_base_folder=True)
     assert found is not None and found.__module__.startswith("nnunet_3dct.")
     assert "nnunet_3dct_trainers" not in sys.modules
 

@@ -71,9 +71,7 @@ def cohort(difficulty: str, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def accuracy(features: np.ndarray, subtypes: np.ndarray, *, thresholds: bool) -> float:
     """Cross-validated balanced accuracy of a few thresholds or of logistic regression."""
     if thresholds:
-        model = DecisionTreeClassifier(
-            max_leaf_nodes=4, min_samples_leaf=3, class_weight="balanced", random_state=0
-        )
+        model = DecisionTreeClassifier(max_leaf_nodes=4, min_samples_leaf=3, class_weight="balanced", random_state=0)
     else:
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     folds = StratifiedKFold(4, shuffle=True, random_state=0)
@@ -153,9 +151,7 @@ def test_subtype_changes_neither_body_nor_place_nor_size_of_the_lesion() -> None
     cases = [make_case(np.random.default_rng(11), c, "easy") for c in range(3)]
     lesions = [case.label == 2 for case in cases]
     assert len({int(lesion.sum()) for lesion in lesions}) == 1
-    centres = [
-        np.array(ndimage.center_of_mass(m)) * c.spacing_mm for m, c in zip(lesions, cases, strict=True)
-    ]
+    centres = [np.array(ndimage.center_of_mass(m)) * c.spacing_mm for m, c in zip(lesions, cases, strict=True)]
     assert np.abs(centres - centres[0]).max() < 1.0, "mm"
     outside = ~ndimage.binary_dilation(np.logical_or.reduce(lesions), iterations=8)
     for case in cases[1:]:

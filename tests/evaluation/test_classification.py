@@ -15,13 +15,8 @@ from sklearn import metrics as sk
 from nnunet_3dct.cli.evaluate_classification import main
 from nnunet_3dct.errors import ClassLabelsError, EvaluationError
 from nnunet_3dct.evaluation.bootstrap import confidence_intervals, draw_counts, resampled_metrics
-from nnunet_3dct.evaluation.classification import (
-    calibration,
-    class_metrics,
-    evaluate_classification,
-    read_predictions,
-    write_json,
-)
+from nnunet_3dct.evaluation.class_predictions import read_predictions
+from nnunet_3dct.evaluation.classification import calibration, class_metrics, evaluate_classification
 
 SEED_CONFUSION = [[4, 1, 4], [2, 9, 4], [0, 5, 7]]
 NAMES = ["subtype0", "subtype1", "subtype2"]
@@ -144,9 +139,7 @@ def test_point_metrics_equal_scikit_learn(num_classes):
 def test_brier_score_is_the_squared_distance_to_the_one_hot_truth():
     truth, predicted = expand(SEED_CONFUSION)
     rows = probabilities_for(predicted)
-    expected = 3 * np.mean(
-        [sk.mean_squared_error(np.eye(3)[t], row) for t, row in zip(truth, rows, strict=True)]
-    )
+    expected = 3 * np.mean([sk.mean_squared_error(np.eye(3)[t], row) for t, row in zip(truth, rows, strict=True)])
     assert calibration(truth, rows)["brier_score"] == pytest.approx(expected)
     assert calibration(truth, np.full((36, 3), 1 / 3))["brier_score"] == pytest.approx(2 / 3)
 
@@ -171,9 +164,7 @@ def test_class_absent_from_truth_is_undefined_and_listed(tmp_path, capfd):
         main([str(tmp_path / "p"), str(labels), "--class-names", *NAMES])
     result = strict_json(tmp_path / "p" / "classification_metrics.json")
     assert result["classes_absent_from_truth"] == ["subtype2"]
-    assert (
-        result["f1_per_class"][2] is result["precision_per_class"][2] is result["recall_per_class"][2] is None
-    )
+    assert result["f1_per_class"][2] is result["precision_per_class"][2] is result["recall_per_class"][2] is None
     assert result["classification_report"]["subtype2"]["f1-score"] is None
     present = [sk.roc_auc_score(truth == k, rows[:, k]) for k in (0, 1)]
     assert result["auc_macro"] == pytest.approx(np.mean(present))
@@ -302,9 +293,7 @@ def test_csv_files_give_the_same_metrics_as_json(seed_run, tmp_path):
         assert result["source"] == name
         assert result["f1_macro"] == from_json["f1_macro"]
         assert result["confidence_intervals"]["f1_macro"] == from_json["confidence_intervals"]["f1_macro"]
-        assert result["auc_macro"] == (
-            from_json["auc_macro"] if name == "subtype_probabilities.csv" else None
-        )
+        assert result["auc_macro"] == (from_json["auc_macro"] if name == "subtype_probabilities.csv" else None)
 
 
 def test_cases_of_unknown_class_are_left_out_and_listed(seed_run, capsys):
@@ -315,6 +304,27 @@ def test_cases_of_unknown_class_are_left_out_and_listed(seed_run, capsys):
     assert result["n_samples"] == 35
     assert result["excluded_unknown_label"] == ["case_0003"]
     assert "case_0003" in capsys.readouterr().out
+
+
+def test_stated_class_that_is_not_the_most_probable_one_is_warned_of_by_case(tmp_path, capsys):
+    write_case(tmp_path / "p", "contrary", probs=[0.6, 0.4], pred=1)
+    write_case(tmp_path / "p", "tied", probs=[0.5, 0.5], pred=1)
+    write_case(tmp_path / "p", "agreeing", probs=[0.3, 0.7], pred=1)
+    write_case(tmp_path / "p", "by_logits", logits=[0.3, 0.7], pred=0)
+    write_case(tmp_path / "p", "silent", probs=[0.6, 0.4])
+    write_case(tmp_path / "p", "unknown", probs=[0.6, 0.4], pred=1)
+    by_case = {"contrary": 1, "tied": 1, "agreeing": 1, "by_logits": 0, "silent": 0, "unknown": -1}
+    labels = write_labels(tmp_path, by_case)
+    main([str(tmp_path / "p"), str(labels)])
+    found = strict_json(tmp_path / "p" / "classification_metrics.json")
+    warning = next(w for w in found["warnings"] if "most probable" in w)
+    assert "in by_logits, contrary;" in warning
+    assert warning in capsys.readouterr().out
+    assert found["accuracy"] == 1  # pred counts
+
+
+def test_agreeing_predictions_are_not_warned_of(seed_run):
+    assert not any("most probable" in w for w in evaluate_classification(*seed_run)["warnings"])
 
 
 # input that cannot be evaluated
@@ -427,15 +437,12 @@ def test_command_prints_one_error_line_and_exits_with_one(seed_run, capsys):
     assert not (predictions / "classification_metrics.json").exists()
 
 
-# writing
-
-
-def test_json_is_valid_and_a_failed_write_leaves_nothing(tmp_path):
-    write_json({"a": float("nan"), "b": np.float32(2), "c": (np.arange(2), None)}, tmp_path / "x.json")
-    assert strict_json(tmp_path / "x.json") == {"a": None, "b": 2.0, "c": [[0, 1], None]}
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(EvaluationError, match="cannot be written"):
-        write_json({}, tmp_path / "folder")
-    with pytest.raises(EvaluationError, match="cannot be written"):
-        write_json({}, tmp_path / "absent" / "x.json")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "x.json"]
+def test_output_file_that_cannot_be_written_ends_with_advice(seed_run, capsys):
+    predictions, labels = seed_run
+    target = predictions / "absent" / "x.json"
+    with pytest.raises(SystemExit) as stopped:
+        main([str(predictions), str(labels), "-o", str(target)])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert err.startswith(f"error: {target} cannot be written: ")
+    assert err.endswith(". Give another file with -o.\n")

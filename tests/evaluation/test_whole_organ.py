@@ -193,9 +193,7 @@ def cut_inside(path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
 
 
-@pytest.mark.parametrize(
-    "damage", [cut, cut_inside, lambda p: p.write_bytes(b""), lambda p: p.write_text("x" * 999)]
-)
+@pytest.mark.parametrize("damage", [cut, cut_inside, lambda p: p.write_bytes(b""), lambda p: p.write_text("x" * 999)])
 @pytest.mark.parametrize(("folder", "case"), [("references", 0), ("predictions", 2)])
 def test_unreadable_and_truncated_files_are_named(dataset, damage, folder, case, capfd):
     path = getattr(dataset, folder) / f"case_{case}.nii.gz"

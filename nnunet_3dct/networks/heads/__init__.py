@@ -19,7 +19,9 @@ def register(head: H) -> H:
         ValueError: another head has that name.
     """
     if head.name in _REGISTRY:
-        raise ValueError(f"Two heads are named {head.name!r}: {_REGISTRY[head.name].__qualname__} and {head.__qualname__}")
+        raise ValueError(
+            f"Two heads are named {head.name!r}: {_REGISTRY[head.name].__qualname__} and {head.__qualname__}"
+        )
     _REGISTRY[head.name] = head
     return head
 

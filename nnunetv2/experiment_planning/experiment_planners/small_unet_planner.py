@@ -1,5 +1,5 @@
 """Re-export, so that ``nnUNetv2_plan_and_preprocess -pl SmallUNetPlanner`` finds the planner."""
 
-from nnunet_3dct.planning import SmallUNetPlanner
+from nnunet_3dct.planning import SmallUNetPlanner, TinyUNetPlanner
 
-__all__ = ["SmallUNetPlanner"]
+__all__ = ["SmallUNetPlanner", "TinyUNetPlanner"]

@@ -1,0 +1,48 @@
+# make demo and make test need Python 3.10 to 3.13 and nothing else; each makes its own virtual environment.
+PYTHON ?= python3
+DEMO_VENV := .venv/demo
+TEST_VENV := .venv/test
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all check format benchmark clean
+
+help:
+	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
+	@echo "make test      tests; under 20 minutes on two CPU cores"
+	@echo "make test-all  the tests and the long end-to-end runs"
+	@echo "make check     ruff and mypy"
+	@echo "make format    ruff format"
+	@echo "make clean     removes the virtual environments and the demo"
+
+$(DEMO_VENV)/.installed: pyproject.toml $(shell find nnunetv2 -name '*.py')
+	$(PYTHON) -m venv $(DEMO_VENV)
+	@echo "Installing nnU-Net, PyTorch and this project (some minutes, 6 GB)"
+	$(DEMO_VENV)/bin/pip install --progress-bar on -e .
+	touch $@
+
+$(TEST_VENV)/.installed: pyproject.toml $(shell find nnunetv2 -name '*.py')
+	$(PYTHON) -m venv $(TEST_VENV)
+	@echo "Installing nnU-Net, PyTorch, this project and its test tools (some minutes, 6 GB)"
+	$(TEST_VENV)/bin/pip install --progress-bar on -e '.[dev]'
+	touch $@
+
+demo: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/nnUNet3DCT_demo -o demo
+
+test: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/python -m pytest
+
+check: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy
+
+format: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/ruff format .
+	$(TEST_VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf .venv demo build dist

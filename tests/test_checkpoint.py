@@ -1,0 +1,278 @@
+"""Checkpoints: written whole or not at all, read without running code, the seed's format included."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from nnunet_3dct.checkpoint import (
+    HEAD_CONFIG,
+    HEAD_STATE,
+    check_unet_fits,
+    head_config,
+    plain,
+    read_checkpoint,
+    write_checkpoint,
+)
+from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.networks.heads import build_head
+from nnunet_3dct.networks.heads.base import FeatureSpec, UNetFeatures
+from tests.utils import empty, truncate
+
+SEED_CHANNELS = (320, 320, 256, 128, 64, 32)  # bottleneck, then the decoder from coarse to fine
+
+
+def stock_checkpoint() -> dict:
+    """The keys of nnU-Net's ``save_checkpoint`` with the NumPy scalars that its log holds."""
+    return {
+        "network_weights": {"encoder.weight": torch.arange(6.0).reshape(2, 3)},
+        "optimizer_state": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.01}]},
+        "grad_scaler_state": None,
+        "logging": {
+            "mean_fg_dice": [np.float64(0.5), np.float32(0.25)],
+            "dice_per_class_or_region": [[np.float64(0.5), np.float16(0.25)]],
+            "epoch_start_timestamps": [1700000000.5],
+        },
+        "_best_ema": np.float64(0.5),
+        "current_epoch": np.int64(3),
+        "init_args": {"fold": 0, "device": torch.device("cpu")},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+
+
+def seed_head_state(num_classes: int = 3) -> dict[str, torch.Tensor]:
+    """Parameters under the published names, random."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for i, channels in enumerate(SEED_CHANNELS):
+        for layer, inputs, outputs in ((0, channels * 64, channels // 2), (2, channels // 2, num_classes)):
+            state[f"mlp_layers.{i}.{layer}.weight"] = torch.randn(outputs, inputs, generator=generator) / inputs
+            state[f"mlp_layers.{i}.{layer}.bias"] = torch.randn(outputs, generator=generator)
+    state["final_fc.weight"] = torch.randn(num_classes, 6 * num_classes, generator=generator)
+    state["final_fc.bias"] = torch.randn(num_classes, generator=generator)
+    return state
+
+
+def assert_same(found: object, expected: object) -> None:
+    """Equal values and tensors, whatever numeric type holds them."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict) and list(found) == list(expected)
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+    else:
+        assert found == expected
+
+
+class Marker:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+# writing
+
+
+def test_written_file_is_readable_by_strict_torch_load(tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    content = stock_checkpoint()
+    write_checkpoint({**content, "path": Path("a/b"), "counts": np.arange(3)}, path)
+    found = torch.load(path, weights_only=True)
+    assert found.pop("path") == "a/b"
+    assert found.pop("counts") == [0, 1, 2]
+    content["init_args"]["device"] = "cpu"
+    assert_same(found, content)
+    assert type(found["_best_ema"]) is float and type(found["current_epoch"]) is int
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_plain_keeps_tensors_and_the_kind_of_sequence():
+    tensor = torch.ones(2)
+    found = plain({"a": (np.float32(1), [np.bool_(True), tensor]), 2: torch.device("cpu")})
+    assert found == {"a": (1.0, [True, tensor]), 2: "cpu"}
+    assert found["a"][1][1] is tensor and type(found["a"][1][0]) is bool
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_failing_save_leaves_the_previous_file_and_no_temporary_one(tmp_path, monkeypatch, error):
+    path = tmp_path / "checkpoint_latest.pth"
+    write_checkpoint(stock_checkpoint(), path)
+    before = path.read_bytes()
+
+    def full_disk(content: object, stream) -> None:
+        stream.write(b"half a file")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(type(error)):
+        write_checkpoint({**stock_checkpoint(), "current_epoch": 4}, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_previous_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint_latest.pth"
+    write_checkpoint(stock_checkpoint(), path)
+    save = torch.save
+
+    def watch(content: object, stream) -> None:
+        assert read_checkpoint(path)["current_epoch"] == 3
+        save(content, stream)
+        assert read_checkpoint(path)["current_epoch"] == 3
+
+    monkeypatch.setattr(torch, "save", watch)
+    write_checkpoint({**stock_checkpoint(), "current_epoch": 4}, path)
+    assert read_checkpoint(path)["current_epoch"] == 4
+
+
+# reading
+
+
+def test_stock_checkpoint_with_numpy_scalars_is_read(tmp_path):
+    torch.save(stock_checkpoint(), tmp_path / "stock.pth")
+    with pytest.raises(pickle.UnpicklingError):  # why read_checkpoint is needed
+        torch.load(tmp_path / "stock.pth", weights_only=True)
+    assert_same(read_checkpoint(tmp_path / "stock.pth"), stock_checkpoint())
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numpy_scalars_of_numpy_1_and_2_are_read(tmp_path, module):
+    torch.save(stock_checkpoint(), tmp_path / "here.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "here.pth") as here,
+        zipfile.ZipFile(tmp_path / "there.pth", "w") as there,
+    ):
+        for name in here.namelist():
+            content = here.read(name)
+            if name.endswith("data.pkl"):
+                for written in (b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"):
+                    content = content.replace(written, b"c" + module.encode() + b"\n")
+                assert f"c{module}\nscalar".encode() in content
+            there.writestr(name, content)
+    assert_same(read_checkpoint(tmp_path / "there.pth"), stock_checkpoint())
+
+
+def test_reading_leaves_strict_loading_strict_elsewhere(tmp_path):
+    torch.save(stock_checkpoint(), tmp_path / "stock.pth")
+    read_checkpoint(tmp_path / "stock.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "stock.pth", weights_only=True)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_custom_object_is_refused_and_not_executed(tmp_path, new_format):
+    path, marker = tmp_path / "foreign.pth", tmp_path / "executed"
+    content = {**stock_checkpoint(), "extra": Marker(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError, match=r"foreign\.pth: expected tensors and plain values.*unknown origin"):
+        read_checkpoint(path)
+    assert not marker.exists()
+    torch.load(path, weights_only=False)  # the file is indeed harmful
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])
+def test_truncated_file_is_named_with_its_size(tmp_path, fraction):
+    path = tmp_path / "checkpoint_final.pth"
+    write_checkpoint(stock_checkpoint(), path)
+    truncate(path, fraction)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: ")
+    assert "cut off" in str(caught.value)
+
+
+def test_empty_and_missing_files_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"a\.pth \(0 bytes\) cannot be read"):
+        read_checkpoint(empty(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match=r"b\.pth: expected a file, found none"):
+        read_checkpoint(tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="expected a file, found none"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "found"), [({"state_dict": {}}, "state_dict"), ([1], "list")])
+def test_file_that_is_no_nnunet_checkpoint_is_refused(tmp_path, content, found):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=rf"other\.pth: expected nnU-Net's key network_weights, found {found}"):
+        read_checkpoint(tmp_path / "other.pth")
+
+
+# the head
+
+
+def test_published_stage_2_checkpoint_gives_the_grid_head(tmp_path):
+    torch.save({**stock_checkpoint(), HEAD_STATE: seed_head_state()}, tmp_path / "seed.pth")
+    checkpoint = read_checkpoint(tmp_path / "seed.pth")
+    config = head_config(checkpoint, "seed.pth")
+    assert (config["name"], config["num_classes"], config["options"]) == ("grid", 3, {})
+
+    encoder = tuple(reversed(SEED_CHANNELS[1:]))
+    spec = FeatureSpec((*encoder, SEED_CHANNELS[0]), SEED_CHANNELS[1:], 3)
+    head = build_head(config["name"], spec, config["num_classes"], **config["options"])
+    head.load_state_dict(checkpoint[HEAD_STATE], strict=True)
+
+    state = seed_head_state()
+    generator = torch.Generator().manual_seed(1)
+    scales = [torch.randn(2, channels, 5, 4, 6, generator=generator) for channels in SEED_CHANNELS]
+    votes = []
+    for i, scale in enumerate(scales):
+        x = functional.adaptive_max_pool3d(scale, 4).flatten(1)
+        x = functional.linear(x, state[f"mlp_layers.{i}.0.weight"], state[f"mlp_layers.{i}.0.bias"]).relu()
+        votes.append(functional.linear(x, state[f"mlp_layers.{i}.2.weight"], state[f"mlp_layers.{i}.2.bias"]))
+    expected = functional.linear(torch.cat(votes, 1), state["final_fc.weight"], state["final_fc.bias"])
+    with torch.no_grad():
+        found = head(UNetFeatures([scales[0]], scales[1:], torch.empty(0)))
+    torch.testing.assert_close(found, expected)
+
+
+def test_stated_head_comes_before_guessing():
+    config = {"name": "other", "num_classes": 2, "options": {"width": 8}}
+    checkpoint = {HEAD_STATE: seed_head_state(), HEAD_CONFIG: config}
+    found = head_config(checkpoint, "x.pth")
+    assert found == config
+    found["name"] = "changed"
+    assert config["name"] == "other"
+
+
+def test_classes_are_counted_from_the_weights():
+    assert head_config({HEAD_STATE: seed_head_state(5)}, "x.pth")["num_classes"] == 5
+
+
+def test_checkpoint_without_a_head_is_named():
+    with pytest.raises(CheckpointError, match=r"stage1\.pth: expected a classification head.*nnUNetv2_predict"):
+        head_config(stock_checkpoint(), "stage1.pth")
+
+
+def test_undescribed_head_of_another_kind_is_refused():
+    with pytest.raises(CheckpointError, match=r"x\.pth: has no cls_head_config.*linear\.bias, linear\.weight"):
+        head_config({HEAD_STATE: {"linear.weight": torch.ones(3, 2), "linear.bias": torch.ones(3)}}, "x.pth")
+
+
+# the U-Net
+
+
+def test_parameters_that_differ_are_named():
+    expected = {"a": torch.ones(2, 3), "b": torch.ones(1), "c": torch.ones(1)}
+    check_unet_fits(expected, dict(expected), "x.pth")
+    with pytest.raises(CheckpointError) as caught:
+        check_unet_fits(expected, {"a": torch.ones(2, 4), "c": torch.ones(1), "d": torch.ones(1)}, "x.pth")
+    lines = str(caught.value).splitlines()
+    assert "x.pth belongs to another network" in lines[0] and "3 parameters differ" in lines[0]
+    assert [line.strip() for line in lines[1:]] == [
+        "b: missing in the checkpoint",
+        "d: only in the checkpoint",
+        "a: expected shape (2, 3), found (2, 4)",
+    ]

@@ -1,0 +1,226 @@
+"""Faulty inputs stop a training before its first folder; faulty gradients stop it after a limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nnunet_3dct.errors import (
+    CheckpointError,
+    ClassLabelsError,
+    NNUNet3DCTError,
+    SettingsError,
+    TrainingError,
+)
+from tests import toy
+from tests.utils import truncate
+
+SUM = "nnUNetTrainer_CLSHeadSum"
+PRE = "NNUNETV2_PRE_CHECKPOINT_PATH"
+
+
+@pytest.fixture
+def stage1(trained_results: Path, tmp_path: Path) -> Path:
+    """A copy of the stage-1 checkpoint."""
+    source = toy.trained_folder(trained_results, toy.STAGE1) / "fold_0" / "checkpoint_best.pth"
+    copy = tmp_path / "stage1.pth"
+    copy.write_bytes(source.read_bytes())
+    return copy
+
+
+def refused(results: Path, expected: type[NNUNet3DCTError], start: Callable[[], Any]) -> str:
+    """The message; asserts that nothing was written to ``nnUNet_results``."""
+    with pytest.raises(expected) as caught:
+        start()
+    assert toy.folders_below(results) == []
+    return str(caught.value)
+
+
+def test_fine_tuning_without_stage1_says_how_to_get_one(nnunet: Path) -> None:
+    message = refused(nnunet, CheckpointError, lambda: toy.train(toy.FINE_TUNING))
+    for words in (PRE, toy.FINE_TUNING, "variable not set", "Train stage 1", "checkpoint_best.pth"):
+        assert words in message
+
+
+def test_missing_stage1_file_is_named(nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PRE, str(tmp_path / "typo.pth"))
+    message = refused(nnunet, CheckpointError, lambda: toy.train(toy.FINE_TUNING))
+    assert f"{tmp_path / 'typo.pth'}: expected a file, found none" in message
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.98])
+def test_truncated_stage1_checkpoint_is_named(
+    fraction: float, nnunet: Path, stage1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRE, str(truncate(stage1, fraction)))
+    message = refused(nnunet, CheckpointError, lambda: toy.train(toy.FINE_TUNING))
+    assert f"{stage1} ({stage1.stat().st_size} bytes) cannot be read" in message
+    assert "cut off" in message
+
+
+@pytest.mark.parametrize(
+    ("configuration", "plans"),
+    [("2d", toy.PLANS), ("3d_fullres", toy.RESENC_PLANS)],
+    ids=["dimension", "encoder"],
+)
+def test_stage1_of_another_network_is_refused_naming_parameters(
+    configuration: str, plans: str, nnunet: Path, stage1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRE, str(stage1))
+    message = refused(nnunet, CheckpointError, lambda: toy.get_trainer(toy.FINE_TUNING, configuration, plans))
+    assert f"{stage1} belongs to another network" in message
+    assert "parameters differ" in message and "encoder." in message
+
+
+def test_head_for_another_number_of_classes_is_refused(
+    nnunet: Path, trained_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = toy.trained_folder(trained_results, toy.FINE_TUNING) / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(source, weights_only=True)
+    checkpoint["cls_head_config"]["num_classes"] = 5
+    torch.save(checkpoint, tmp_path / "five.pth")
+    monkeypatch.setenv(PRE, str(tmp_path / "five.pth"))
+    message = refused(nnunet, CheckpointError, lambda: toy.train(toy.FINE_TUNING))
+    assert "expected a head for 3 classes, found one for 5" in message
+
+
+def labels_of(toy_root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, labels: dict[str, Any]) -> None:
+    """Let the preprocessed dataset have ``labels`` as its classification.json."""
+    changed = toy.with_changed_files(toy_root / "preprocessed", folder, classification=labels)
+    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+
+
+def test_every_case_without_class_is_listed(
+    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {case: k for case, k in toy.CLASSES.items() if case not in ("toy_002", "toy_007")}
+    labels_of(toy_root, tmp_path / "pre", monkeypatch, labels)
+    message = refused(nnunet, ClassLabelsError, lambda: toy.train(SUM))
+    assert "toy_002: has no label" in message and "toy_007: has no label" in message
+    assert "toy_003" not in message
+
+
+def test_gap_in_the_classes_is_named(
+    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels_of(toy_root, tmp_path / "pre", monkeypatch, {c: 3 if k == 1 else k for c, k in toy.CLASSES.items()})
+    assert "class 1 has no case although class 3 exists" in refused(nnunet, ClassLabelsError, lambda: toy.train(SUM))
+
+
+@pytest.mark.parametrize(("number", "words"), [("2", "out of range"), ("4", "hold only the classes 0 to 2")])
+def test_number_of_classes_must_agree_with_the_labels(
+    number: str, words: str, nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", number)
+    message = refused(nnunet, ClassLabelsError, lambda: toy.train(SUM))
+    assert f"NNUNETV2_MT_NUM_CLS={number}" in message and words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("NNUNETV2_MT_LR", "fast", "NNUNETV2_MT_LR: expected a number above 0, found 'fast'"),
+        ("NNUNETV2_MT_EPOCH", "3", "NNUNETV2_MT_EPOCH: no such variable"),
+        ("NNUNETV2_MT_CLASS_WEIGHTS", "1,2", "expected 3 weights"),
+        ("NNUNETV2_MT_TARGET_LABELS", "lession", "found 'lession'"),
+    ],
+)
+def test_bad_variable_is_named(
+    name: str, value: str, words: str, nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert words in refused(nnunet, SettingsError, lambda: toy.train(SUM))
+
+
+def test_resuming_with_other_classes_is_refused(
+    nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    labels_of(toy_root, tmp_path / "pre", monkeypatch, {c: min(k, 1) for c, k in toy.CLASSES.items()})
+    with pytest.raises(CheckpointError, match="expected a head for 2 classes, found one for 3"):
+        toy.get_trainer(toy.FINE_TUNING, resume=True)
+
+
+# ---------------------------------------------------------------------- gradients
+
+
+@pytest.fixture
+def trainer(nnunet: Path):
+    """Ready for its first step."""
+    made = toy.get_trainer(SUM)
+    made.max_skipped_steps = 3
+    made.on_train_start()
+    made.on_train_epoch_start()
+    return made
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in trainer.network.parameters()])
+
+
+def break_loss(trainer: Any, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    sound = trainer.loss
+    monkeypatch.setattr(trainer, "loss", lambda output, target: sound(output, target) * factor)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_step_with_non_finite_gradients_is_skipped_and_counted(
+    factor: float, trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, before = next(trainer.dataloader_train), weights(trainer)
+    with monkeypatch.context() as broken:
+        break_loss(trainer, broken, factor)
+        trainer.train_step(batch)
+    assert torch.equal(weights(trainer), before)
+    trainer.train_step(batch)
+    after = weights(trainer)
+    assert not torch.equal(after, before) and bool(torch.isfinite(after).all())
+    log = Path(trainer.log_file).read_text()
+    assert log.count("step skipped (1 so far)") == 1
+    assert all(case in log for case in batch["keys"])
+
+
+def test_skipped_steps_in_a_row_stop_training_and_name_the_cases(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = next(trainer.dataloader_train)
+    break_loss(trainer, monkeypatch, float("nan"))
+    trainer.train_step(batch)
+    trainer.train_step(batch)
+    with pytest.raises(TrainingError, match="found 3 steps in a row without") as caught:
+        trainer.train_step(batch)
+    assert all(case in str(caught.value) for case in batch["keys"])
+    assert "--c" in str(caught.value)
+
+
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop_training(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = next(trainer.dataloader_train)
+    outputs = []
+    for _ in range(4):
+        with monkeypatch.context() as broken:
+            break_loss(trainer, broken, float("nan"))
+            outputs.append(trainer.train_step(batch))
+        outputs.append(trainer.train_step(batch))
+    trainer.on_train_epoch_end(outputs)
+    assert trainer.logger.get_value("skipped_steps", step=None) == [4]
+
+
+def test_class_loss_of_a_batch_without_any_known_class_leaves_the_head_alone(
+    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {case: -1 if case in toy.TRAINING else k for case, k in toy.CLASSES.items()}
+    labels_of(toy_root, tmp_path / "pre", monkeypatch, labels)
+    made = toy.get_trainer(SUM)
+    made.weight_decay = 0
+    made.on_train_start()
+    made.on_train_epoch_start()
+    before = json.dumps([p.tolist() for p in made.multitask_network.cls_head.final_fc.parameters()])
+    unet = weights(made)
+    made.on_train_epoch_end([made.train_step(next(made.dataloader_train))])
+    assert json.dumps([p.tolist() for p in made.multitask_network.cls_head.final_fc.parameters()]) == before
+    assert not torch.equal(weights(made), unet)
