@@ -20,6 +20,8 @@ class TargetLabels:
 
     Attributes:
         labels: voxel values of the target.
+        channels: channels of the segmentation logits that make up the target.
+        has_regions: whether the channels are overlapping regions.
 
     Raises:
         SettingsError: a label does not exist, is background or ignore, or (region-based datasets) no region
@@ -27,16 +29,17 @@ class TargetLabels:
     """
 
     def __init__(self, label_manager: Any, wanted: Sequence[int | str] | None = None) -> None:
-        self._has_regions = bool(label_manager.has_regions)
+        self.has_regions = bool(label_manager.has_regions)
         foreground = [int(label) for label in label_manager.all_labels if int(label) != 0]
         self.labels = tuple(foreground if wanted is None else _resolve(wanted, label_manager, foreground))
-        if self._has_regions:
-            self._channels = [
+        self.channels = list(self.labels)
+        if self.has_regions:
+            self.channels = [
                 i
                 for i, region in enumerate(label_manager.foreground_regions)
                 if set(region if isinstance(region, tuple | list) else [region]) <= set(self.labels)
             ]
-            if not self._channels:
+            if not self.channels:
                 raise SettingsError(
                     "NNUNETV2_MT_TARGET_LABELS: expected labels that make up a region of dataset.json, "
                     f"found {list(self.labels)}; regions are {label_manager.foreground_regions}."
@@ -51,8 +54,8 @@ class TargetLabels:
         Returns:
             bool ``(B,)``.
         """
-        if self._has_regions:
-            return (target[:, self._channels] > 0).flatten(1).any(1)
+        if self.has_regions:
+            return (target[:, self.channels] > 0).flatten(1).any(1)
         labels = torch.tensor(self.labels, device=target.device, dtype=target.dtype)
         return torch.isin(target, labels).flatten(1).any(1)
 
@@ -65,8 +68,8 @@ class TargetLabels:
         Returns:
             float ``(B,)``.
         """
-        if self._has_regions:
-            return (logits[:, self._channels] > 0).any(1).flatten(1).sum(1).float()
+        if self.has_regions:
+            return (logits[:, self.channels] > 0).any(1).flatten(1).sum(1).float()
         labels = torch.tensor(self.labels, device=logits.device)
         return torch.isin(logits.argmax(1), labels).flatten(1).sum(1).float()
 

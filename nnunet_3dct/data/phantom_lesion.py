@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_3dct.data.phantom_fields import Box, Triple, ellipsoid, occupancy, random_field
 
-RADIUS_MM = (6.0, 16.0)
+RADIUS_MM = (8.0, 18.0)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,15 @@ here, so the folder holds this re-export and nothing else.
 """
 
 from nnunet_3dct.training.trainers import (
+    nnUNetTrainer_CLSHeadLesion,
     nnUNetTrainer_CLSHeadSum,
     nnUNetTrainer_CLSHeadSumFT,
     nnUNetTrainer_Stage1,
 )
 
-__all__ = ["nnUNetTrainer_CLSHeadSum", "nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_Stage1"]
+__all__ = [
+    "nnUNetTrainer_CLSHeadLesion",
+    "nnUNetTrainer_CLSHeadSum",
+    "nnUNetTrainer_CLSHeadSumFT",
+    "nnUNetTrainer_Stage1",
+]

@@ -104,7 +104,10 @@ class CaseWriter:
         self.ending = str(dataset_json["file_ending"])
 
     def write(self, case: str, logits: torch.Tensor, properties: dict[str, Any], report: dict[str, Any]) -> None:
-        """Export by nnU-Net into a hidden folder, read back, then move; the segmentation comes last.
+        """Export by nnU-Net into a hidden folder, read back, then move.
+
+        An older segmentation of the case goes first and the new one comes last, so that a kill in between
+        leaves a case that :meth:`is_complete` calls incomplete.
 
         Raises:
             ImageError: what was written cannot be read back, as on a full disk.
@@ -124,10 +127,17 @@ class CaseWriter:
             check_image_file(written)
             segmentation, _ = self.plans_manager.image_reader_writer_class().read_seg(str(written))
             report["target_voxels"] = int(np.isin(segmentation, self.target_labels).sum())
+            (self.output_folder / written.name).unlink(missing_ok=True)
             write_json(report, self.class_folder / f"{case}{CLASS_SUFFIX}")
             files = sorted(folder.iterdir(), key=lambda path: path == written)
             for path in files:
                 path.replace(self.output_folder / path.name)
+
+    def remove(self, case: str) -> None:
+        """Delete what an earlier run left of a case that failed now, so that it is not taken for this run's."""
+        for suffix in (self.ending, ".npz", ".pkl"):
+            (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
+        (self.class_folder / f"{case}{CLASS_SUFFIX}").unlink(missing_ok=True)
 
     def is_complete(self, case: str) -> bool:
         """Whether every file of the case exists and is whole."""

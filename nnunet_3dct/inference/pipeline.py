@@ -90,7 +90,7 @@ class Pipeline:
                 try:
                     exporting.append((case, writers.submit(self._predict(prepared.result(), outcome))))
                 except Exception as error:
-                    _note_failure(outcome, case, error, bar)
+                    self._fail(case, error, outcome, bar)
                 while len(exporting) > (2 * self.num_export if waiting or preparing else 0):
                     self._finish(*exporting.popleft(), outcome, bar)
             while exporting:
@@ -129,18 +129,17 @@ class Pipeline:
 
         return export
 
-    @staticmethod
-    def _finish(case: Case, exported: Future[float], outcome: Outcome, bar: tqdm) -> None:
+    def _finish(self, case: Case, exported: Future[float], outcome: Outcome, bar: tqdm) -> None:
         try:
             outcome.seconds[case.identifier]["export"] = exported.result()
             bar.update()
         except Exception as error:
-            _note_failure(outcome, case, error, bar)
+            self._fail(case, error, outcome, bar)
 
-
-def _note_failure(outcome: Outcome, case: Case, error: Exception, bar: tqdm) -> None:
-    reason = str(error) or type(error).__name__
-    outcome.failed[case.identifier] = reason
-    outcome.seconds.pop(case.identifier, None)
-    bar.write(f"FAILED {case.identifier}: {reason}")
-    bar.update()
+    def _fail(self, case: Case, error: Exception, outcome: Outcome, bar: tqdm) -> None:
+        reason = str(error) or type(error).__name__
+        outcome.failed[case.identifier] = reason
+        outcome.seconds.pop(case.identifier, None)
+        self.writer.remove(case.identifier)
+        bar.write(f"FAILED {case.identifier}: {reason}")
+        bar.update()

@@ -13,7 +13,11 @@ from nnunet_3dct.errors import SettingsError
 
 
 def class_loss(
-    logits: Tensor, classes: Tensor, shows_target: Tensor, weight: Tensor | None = None
+    logits: Tensor,
+    classes: Tensor,
+    shows_target: Tensor,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the samples that show target and whose class is known.
 
@@ -22,6 +26,7 @@ def class_loss(
         classes: ``(B,)``, -1 where unknown.
         shows_target: bool ``(B,)``.
         weight: one factor for each class.
+        label_smoothing: as in torch's ``cross_entropy``.
 
     Returns:
         The loss (0 with a gradient of 0 when no sample counts, so that all parameters take part under
@@ -30,7 +35,8 @@ def class_loss(
     counts = shows_target & (classes != UNKNOWN)
     if not bool(counts.any()):
         return logits.float().sum() * 0.0, counts
-    return functional.cross_entropy(logits[counts].float(), classes[counts], weight), counts
+    loss = functional.cross_entropy(logits[counts].float(), classes[counts], weight, label_smoothing=label_smoothing)
+    return loss, counts
 
 
 def class_weights(choice: str | Sequence[float], counts: Sequence[int]) -> list[float] | None:

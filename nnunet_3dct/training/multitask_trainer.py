@@ -49,7 +49,9 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         head_name, head_options: the head, by its name in the registry.
         head_lr_factor: the head's learning rate relative to the U-Net's.
         default_class_weights: ``"none"`` or ``"balanced"``.
-        from_checkpoint: whether training starts from the stage-1 checkpoint.
+        label_smoothing: of the cross-entropy.
+        from_checkpoint: whether training needs a stage-1 checkpoint.
+        may_start_from_checkpoint: whether it starts from one when the variable is set.
         max_skipped_steps: non-finite steps in a row after which training stops. Higher on CUDA, where the
             gradient scaler needs some to find its scale.
 
@@ -61,9 +63,11 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
     head_options: dict[str, Any] = {}  # noqa: RUF012 - read only
     head_lr_factor = 1.0
     default_class_weights = "none"
+    label_smoothing = 0.0
     default_epochs = 200
     default_lr = 1e-3
     from_checkpoint = False
+    may_start_from_checkpoint = False
     max_skipped_steps = 20
 
     def __init__(
@@ -80,12 +84,15 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
         label_manager = PlansManager(plans).get_label_manager(dataset_json)
         self.target_labels = TargetLabels(label_manager, settings.target_labels)
         class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)
-        if self.from_checkpoint:
+        self._starts_from_checkpoint = self.from_checkpoint or bool(
+            self.may_start_from_checkpoint and settings.pre_checkpoint_path
+        )
+        if self._starts_from_checkpoint:
             results = os.environ.get("nnUNet_results")
             name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
             output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
             unet_state = self._unet_state(PlansManager(plans), configuration, dataset_json)
-            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output, required=True)
+            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output)
 
         super().__init__(plans, configuration, fold, dataset_json, device)
         # Upstream's initialize() builds the network through this name. The static method of the class stays
@@ -127,15 +134,23 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
             num_output_channels,
             enable_deep_supervision,
         )
-        head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.head_options)
+        head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.build_head_options())
         self.multitask_network = MultiTaskUNet(unet, head)
         return self.multitask_network
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """SGD with nnU-Net's momentum and decay; the head's rate is ``head_lr_factor`` times the U-Net's."""
+    def build_head_options(self) -> dict[str, Any]:
+        """Options of the head; a variant whose head needs to know the target adds them here."""
+        return dict(self.head_options)
+
+    def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of the U-Net and of the head."""
         head = list(self.multitask_network.cls_head.parameters())
         in_head = set(map(id, head))
-        unet = [p for p in self.multitask_network.parameters() if id(p) not in in_head]
+        return [p for p in self.multitask_network.parameters() if id(p) not in in_head], head
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """SGD with nnU-Net's momentum and decay; the head's rate is ``head_lr_factor`` times the U-Net's."""
+        unet, head = self._parameters()
         groups = [
             {"params": unet, "lr": self.initial_lr},
             {"params": head, "lr": self.initial_lr * self.head_lr_factor},
@@ -167,9 +182,9 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        if self.from_checkpoint and not self._resumed:
+        if self._starts_from_checkpoint and not self._resumed:
             self._load_pre_checkpoint()
-        elif self.settings.pre_checkpoint_path and not self.from_checkpoint:
+        elif self.settings.pre_checkpoint_path and not self._starts_from_checkpoint:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
         super().on_train_start()
 
@@ -207,7 +222,11 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
             segmentation, class_logits = self.network(data, return_cls=True)
             seg_loss = self.loss(segmentation, target)
             cls_loss, counts = class_loss(
-                class_logits, classes, self.target_labels.in_patch(full_resolution), self.class_weight
+                class_logits,
+                classes,
+                self.target_labels.in_patch(full_resolution),
+                self.class_weight,
+                self.label_smoothing,
             )
             loss = seg_loss + self.settings.loss_weight * cls_loss
         self._take_step(loss, batch["keys"])

@@ -54,11 +54,11 @@ def check_pre_checkpoint(
     num_classes: int,
     unet_state: Mapping[str, Tensor],
     output_folder: Path | None,
-    required: bool,
 ) -> None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
-    A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1.
+    A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1; should
+    such a run start anew after all, the checkpoint is checked when it is loaded.
 
     Args:
         settings: with the path of the checkpoint.
@@ -66,22 +66,20 @@ def check_pre_checkpoint(
         num_classes: of the head that will be trained.
         unet_state: names and shapes of the U-Net's parameters; meta tensors will do.
         output_folder: of the run, None when ``nnUNet_results`` is not set.
-        required: whether the trainer cannot do without.
 
     Raises:
         CheckpointError: the variable is not set, or its file is missing, unreadable, belongs to another
             network, or holds a head for another number of classes.
     """
     path = settings.pre_checkpoint_path
-    started = output_folder is not None and any(output_folder.glob("checkpoint_*.pth"))
-    if path is None:
-        if required and not started:
-            raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, "
-                "found the variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path "
-                "of its checkpoint_best.pth."
-            )
+    if output_folder is not None and any(output_folder.glob("checkpoint_*.pth")):
         return
+    if path is None:
+        raise CheckpointError(
+            f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, "
+            "found the variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path "
+            "of its checkpoint_best.pth."
+        )
     checkpoint = read_checkpoint(path)
     check_unet_fits(unet_state, checkpoint["network_weights"], str(path))
     if HEAD_STATE in checkpoint:

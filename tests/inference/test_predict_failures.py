@@ -99,6 +99,36 @@ def test_failed_export_leaves_nothing_of_the_case(
     assert list(reports(tmp_path / "out")) == ["new_000", "new_002"]
 
 
+def test_older_files_of_a_case_that_fails_now_are_not_taken_for_this_run(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = copied(images, tmp_path / "in"), tmp_path / "out"
+    run(folder, out, "--disable_tta")
+    assert files_of("new_001", out)
+    truncate(folder / "new_001_0000.nii.gz", 0.6)
+    assert "new_001" in fails(capsys, folder, out, "--disable_tta")
+    assert files_of("new_001", out) == []
+
+
+def test_kill_between_class_and_segmentation_leaves_an_incomplete_case(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run(images, out, "--disable_tta")
+
+    def killed(self: Path, target: Path) -> None:
+        if self.name == "new_001.nii.gz":
+            raise KeyboardInterrupt
+        original(self, target)
+
+    original = Path.replace
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out, "--disable_tta")
+    monkeypatch.undo()
+    assert not (out / "new_001.nii.gz").exists()
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".npz", "_classification.json"])
 @pytest.mark.parametrize("fraction", [0.5, None], ids=["cut off", "missing"])
 def test_continuing_redoes_only_what_is_not_whole(

@@ -45,6 +45,15 @@ def build_head(name: str, spec: FeatureSpec, num_classes: int, **options: Any) -
     return _REGISTRY[name](spec, num_classes, **options)
 
 
-from nnunet_3dct.networks.heads import grid  # noqa: E402 - registers itself
+from nnunet_3dct.networks.heads import grid, lesion  # noqa: E402 - they register themselves
 
-__all__ = ["ClassificationHead", "FeatureSpec", "UNetFeatures", "build_head", "grid", "head_names", "register"]
+__all__ = [
+    "ClassificationHead",
+    "FeatureSpec",
+    "UNetFeatures",
+    "build_head",
+    "grid",
+    "head_names",
+    "lesion",
+    "register",
+]
