@@ -9,29 +9,41 @@ from typing import Any
 
 from nnunet_3dct.files import write_json
 
+HEADS = ("nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_CLSHeadLesion")
+
 
 def main() -> None:
+    """Read the folder that hippocampus.sh filled."""
     out = Path(sys.argv[1])
-    model = "Dataset004_Hippocampus/{}__nnUNetPlansTiny__3d_fullres/fold_0/validation"
+    validation = "Dataset004_Hippocampus/nnUNetTrainer_Stage1__nnUNetPlansTiny__3d_fullres/fold_0/validation/summary.json"
     summaries = {
-        "stage 1 (600 iterations)": out / "results" / model.format("nnUNetTrainer_Stage1") / "summary.json",
-        "stage 1 + 2 (600 + 600)": out / "predictions/summary.json",
-        "stock (1200 iterations)": out / "stock" / model.format("nnUNetTrainer_Stage1") / "summary.json",
+        "stage 1": out / "results" / validation,
+        "stock, both budgets": out / "stock" / validation,
+        **{f"stage 2, {head}": out / f"predictions_{head}" / "summary.json" for head in HEADS},
     }
     dice = {name: _dice(json.loads(path.read_text())) for name, path in summaries.items()}
-    classes = json.loads((out / "predictions/classification_metrics.json").read_text())
-    organ = json.loads((out / "predictions/whole_pancreas_summary.json").read_text())
+    heads = {}
+    for head in HEADS:
+        folder = out / f"predictions_{head}"
+        organ = json.loads((folder / "whole_pancreas_summary.json").read_text())
+        heads[head] = {
+            "whole_organ_dice": organ["mean"]["whole_pancreas"]["Dice"],
+            "classification": json.loads((folder / "classification_metrics.json").read_text()),
+        }
     seconds = {k: int(v) for k, v in (line.split() for line in (out / "seconds").read_text().splitlines())}
-    results = {"dice": dice, "whole_organ": organ["mean"], "classification": classes, "seconds": seconds}
-    write_json(results, out / "results.json")
+    write_json({"dice": dice, "heads": heads, "seconds": seconds}, out / "results.json")
 
     print("\n| training | Dice anterior | Dice posterior | mean |\n| --- | --- | --- | --- |")
     for name, values in dice.items():
         print(f"| {name} | {values['1']:.3f} | {values['2']:.3f} | {values['mean']:.3f} |")
-    print("\n| class metric | value | 95 % interval |\n| --- | --- | --- |")
-    for name, (low, high) in classes["confidence_intervals"].items():
-        print(f"| {name} | {classes[name]:.3f} | {low:.2f} to {high:.2f} |")
-    print(f"\nconfusion matrix {classes['confusion_matrix']}, seconds {seconds}")
+    print("\n| head | metric | value | 95 % interval |\n| --- | --- | --- | --- |")
+    for head, result in heads.items():
+        classes: Any = result["classification"]
+        for name, (low, high) in classes["confidence_intervals"].items():
+            print(f"| {head} | {name} | {classes[name]:.3f} | {low:.2f} to {high:.2f} |")
+        print(f"| {head} | whole-organ Dice | {result['whole_organ_dice']:.3f} | |")
+        print(f"{head}: confusion matrix {classes['confusion_matrix']}")
+    print(f"\nseconds {seconds}")
 
 
 def _dice(summary: dict[str, Any]) -> dict[str, float]:
