@@ -4,13 +4,14 @@ DEMO_VENV := .venv/demo
 TEST_VENV := .venv/test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format benchmark clean
+.PHONY: help demo test test-all check format hippocampus clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
 	@echo "make test      tests; under 20 minutes on two CPU cores"
 	@echo "make test-all  the tests and the long end-to-end runs"
 	@echo "make check     ruff and mypy"
+	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
 	@echo "make format    ruff format"
 	@echo "make clean     removes the virtual environments and the demo"
 
@@ -34,6 +35,10 @@ test: $(TEST_VENV)/.installed
 
 test-all: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest
+
+# real MRI, some twenty minutes; HIPPOCAMPUS=folder of the raw dataset
+hippocampus: $(DEMO_VENV)/.installed
+	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" benchmarks/hippocampus.sh runs/hippocampus
 
 check: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .

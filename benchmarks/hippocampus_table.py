@@ -15,7 +15,9 @@ HEADS = ("nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_CLSHeadLesion")
 def main() -> None:
     """Read the folder that hippocampus.sh filled."""
     out = Path(sys.argv[1])
-    validation = "Dataset004_Hippocampus/nnUNetTrainer_Stage1__nnUNetPlansTiny__3d_fullres/fold_0/validation/summary.json"
+    validation = (
+        "Dataset004_Hippocampus/nnUNetTrainer_Stage1__nnUNetPlansTiny__3d_fullres/fold_0/validation/summary.json"
+    )
     summaries = {
         "stage 1": out / "results" / validation,
         "stock, both budgets": out / "stock" / validation,

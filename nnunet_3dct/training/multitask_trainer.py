@@ -16,19 +16,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
 
-from nnunet_3dct.checkpoint import (
-    HEAD_CONFIG,
-    HEAD_STATE,
-    check_unet_fits,
-    head_config,
-    read_checkpoint,
-    write_checkpoint,
-)
-from nnunet_3dct.errors import CheckpointError, TrainingError, listing
+from nnunet_3dct.errors import TrainingError, listing
 from nnunet_3dct.networks.heads import build_head
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.target import TargetLabels
+from nnunet_3dct.training.checkpointing import MultiTaskCheckpoints
 from nnunet_3dct.training.class_score import ClassScore
 from nnunet_3dct.training.class_validation import ClassValidation
 from nnunet_3dct.training.logger import MultiTaskLogger
@@ -39,7 +32,7 @@ from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
 from nnunet_3dct.training.startup import check_pre_checkpoint, read_class_labels
 
 
-class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
+class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
     """nnU-Net's trainer with a classification head on the same network.
 
     Subclasses state their choices as class attributes; ``NNUNETV2_MT_*`` variables override those that
@@ -188,23 +181,6 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
         super().on_train_start()
 
-    def _load_pre_checkpoint(self) -> None:
-        path = self.settings.pre_checkpoint_path
-        if path is None:
-            raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}: {type(self).__name__} starts from a stage-1 checkpoint, expected "
-                "its path, found the variable not set. To go on with a begun training add --c."
-            )
-        checkpoint = read_checkpoint(path)
-        network = self.multitask_network
-        check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], str(path))
-        head = dict(network.cls_head.state_dict())
-        if HEAD_STATE in checkpoint and head_config(checkpoint, str(path))["name"] == self.head_name:
-            check_unet_fits(head, checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
-            head = checkpoint[HEAD_STATE]
-        network.load_state_dict(network.join_state_dicts(checkpoint["network_weights"], head))
-        self.print_to_log_file(f"Starting from {path} (epoch {checkpoint.get('current_epoch', 'unknown')}).")
-
     def train_step(self, batch: dict) -> dict:
         """One encoder-decoder pass, both losses, one optimiser step."""
         data = batch["data"].to(self.device, non_blocking=True)
@@ -296,87 +272,6 @@ class MultiTaskTrainer(ClassValidation, ScheduledTrainer):
             temporary.replace(latest)
             for name in ("plans.json", "dataset.json"):  # the seed's evaluation reads plans.json here
                 shutil.copyfile(Path(self.output_folder_base) / name, Path(self.output_folder) / name)
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write nnU-Net's keys with the U-Net alone as ``network_weights``, and the head beside them."""
-        if self.local_rank != 0:
-            return
-        if self.disable_checkpointing:
-            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
-            return
-        network = self.multitask_network
-        checkpoint = {
-            "network_weights": network.unet_state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": self.my_init_kwargs,
-            "trainer_name": type(self).__name__,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            HEAD_STATE: network.cls_head.state_dict(),
-            HEAD_CONFIG: {
-                "name": self.head_name,
-                "num_classes": self.num_classes,
-                "options": network.cls_head.options,
-                "class_names": self.dataset_json.get("class_names"),
-                "target_labels": list(self.target_labels.labels),
-            },
-            "mt_num_classes": self.num_classes,
-            "mt_loss_weight": self.settings.loss_weight,
-            "mt_settings": self.settings.as_plain(),
-            "mt_best_cls": vars(self._best_cls) if self._best_cls is not None else None,
-        }
-        write_checkpoint(checkpoint, filename)
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Resume from, or validate with, a checkpoint of this trainer.
-
-        Raises:
-            CheckpointError: unreadable, without a head, or of another network or number of classes.
-        """
-        source = "given" if isinstance(filename_or_checkpoint, dict) else str(filename_or_checkpoint)
-        checkpoint = (
-            filename_or_checkpoint
-            if isinstance(filename_or_checkpoint, dict)
-            else read_checkpoint(source, map_location=self.device)
-        )
-        if not self.was_initialized:
-            self.initialize()
-        config = head_config(checkpoint, source)
-        if config["num_classes"] != self.num_classes:
-            raise CheckpointError(
-                f"Checkpoint {source}: expected a head for {self.num_classes} classes, found one for "
-                f"{config['num_classes']}. The class labels changed since; train anew or restore them."
-            )
-        network = self.multitask_network
-        check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], source)
-        check_unet_fits(network.cls_head.state_dict(), checkpoint[HEAD_STATE], f"{source} ({HEAD_STATE})")
-        network.load_state_dict(network.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE]))
-        self._restore_training(checkpoint)
-        best = checkpoint.get("mt_best_cls")
-        self._best_cls = ClassScore(**best) if best else None
-        skipped = checkpoint["logging"].get("skipped_steps") or [0]
-        self._skipped = int(skipped[-1]) if not np.isnan(skipped[-1]) else 0
-        self._resumed = True
-
-    def _restore_training(self, checkpoint: dict[str, Any]) -> None:
-        """What upstream's ``load_checkpoint`` restores beside the weights.
-
-        Upstream's own (2.8.1) takes a dictionary by its signature, but fails for anything but a path.
-        """
-        self.my_init_kwargs = checkpoint["init_args"]
-        self.current_epoch = checkpoint["current_epoch"]
-        self.logger.load_checkpoint(checkpoint["logging"])
-        self._best_ema = checkpoint["_best_ema"]
-        if "inference_allowed_mirroring_axes" in checkpoint:
-            self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
 
     def _gather(self, value: Any) -> list[Any]:
         """The value of every rank, in order of rank."""
