@@ -31,12 +31,12 @@ class DemoPlan:
         stage_1, stage_2: epochs, iterations an epoch and learning rate of the two stages.
     """
 
-    cases: int = 80
+    cases: int = 64
     val: int = 24
     seed: int = 0
     difficulty: str = "easy"
-    stage_1: tuple[int, int, float] = (4, 100, 0.05)
-    stage_2: tuple[int, int, float] = (4, 85, 0.02)
+    stage_1: tuple[int, int, float] = (5, 75, 0.05)
+    stage_2: tuple[int, int, float] = (12, 42, 0.02)
     device: str = "cpu"
 
 
@@ -107,6 +107,7 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
                 "NNUNETV2_MT_NUM_CLS": "3",
                 "NNUNETV2_MT_LOSS_WEIGHT": "0.3",
                 "NNUNETV2_MT_TARGET_LABELS": "lesion",
+                "NNUNETV2_MT_CLS_VAL_EVERY": "2",
                 "NNUNETV2_PRE_CHECKPOINT_PATH": str(stage_1_checkpoint),
             },
             epochs=plan.stage_2[0],
@@ -115,7 +116,7 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
             "predict",
             "5. Prediction of the held-out cases: both outputs from one pass",
             [program("nnUNet3DCT_predict"), "-i", str(raw / "imagesVal"), "-o", str(predictions), "-d", DATASET,
-             "-c", CONFIGURATION, "-tr", STAGE_2, "-p", PLANS, "-f", "0", "-chk", "checkpoint_latest.pth",
+             "-c", CONFIGURATION, "-tr", STAGE_2, "-p", PLANS, "-f", "0", "-chk", "checkpoint_cls_best.pth",
              "-device", plan.device],
             {},
         ),
