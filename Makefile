@@ -3,6 +3,8 @@ PYTHON ?= python3
 DEMO_VENV := .venv/demo
 TEST_VENV := .venv/test
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# OpenMP threads that spin long starve the other processes of a machine with few cores
+export GOMP_SPINCOUNT ?= 30000
 
 .PHONY: help demo test test-all check format hippocampus clean
 

@@ -31,6 +31,8 @@ class Settings:
         sampler: ``"uniform"`` or ``"balanced"``.
         seed: makes training repeatable.
         target_labels: ids or names of the voxel labels that carry the class; None for all foreground.
+        intensity_aug: whether nnU-Net's intensity augmentation (noise, blur, brightness, contrast, gamma, low
+            resolution) is used; ``"off"`` where attenuation itself tells the classes apart.
         cls_val_every: epochs between two class scores over whole validation volumes.
     """
 
@@ -45,6 +47,7 @@ class Settings:
     sampler: str = "uniform"
     seed: int | None = None
     target_labels: tuple[int | str, ...] | None = None
+    intensity_aug: str = "on"
     cls_val_every: int = 1
 
     @classmethod
@@ -149,5 +152,6 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     # the range of NumPy's seeds
     "seed": _number(int, 0, False, "an integer from 0 to 4294967295", most=2**32 - 1),
     "target_labels": _labels,
+    "intensity_aug": _choice("on", "off"),
     "cls_val_every": _COUNT,
 }

@@ -35,8 +35,8 @@ class DemoPlan:
     val: int = 24
     seed: int = 0
     difficulty: str = "easy"
-    stage_1: tuple[int, int, float] = (5, 75, 0.05)
-    stage_2: tuple[int, int, float] = (12, 42, 0.02)
+    stage_1: tuple[int, int, float] = (6, 75, 0.05)
+    stage_2: tuple[int, int, float] = (12, 50, 0.02)
     device: str = "cpu"
 
 
@@ -150,6 +150,7 @@ def _schedule(epochs: int, iterations: int, lr: float) -> dict[str, str]:
         "NNUNETV2_MT_ITERS_PER_EPOCH": str(iterations),
         "NNUNETV2_MT_VAL_ITERS": "4",
         "NNUNETV2_MT_LR": str(lr),
+        "NNUNETV2_MT_INTENSITY_AUG": "off",  # the phantom's subtypes differ in attenuation
     }
 
 

@@ -6,9 +6,12 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
@@ -63,6 +66,12 @@ class ScheduledTrainer(nnUNetTrainer):
         with _environment("nnUNet_n_proc_DA", "0"):
             return super().get_dataloaders()
 
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:  # type: ignore[override]
+        transforms = super().get_training_transforms(*args, **kwargs)
+        if self.settings.intensity_aug == "off":
+            transforms.transforms = [t for t in transforms.transforms if not _changes_intensity(t)]
+        return transforms
+
     def on_train_epoch_start(self) -> None:
         if self.settings.seed is not None:
             self._reseed(self.settings.seed + 1000 * (self.current_epoch + 1) + self.local_rank)
@@ -94,6 +103,12 @@ class ScheduledTrainer(nnUNetTrainer):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
+
+
+def _changes_intensity(transform: BasicTransform) -> bool:
+    inner = transform.transform if isinstance(transform, RandomTransform) else transform
+    # those in transforms.nnunet act on the cascade's one-hot channels, not on the image
+    return isinstance(inner, ImageOnlyTransform) and ".nnunet." not in type(inner).__module__
 
 
 @contextlib.contextmanager
