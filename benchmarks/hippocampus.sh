@@ -20,7 +20,7 @@ mkdir -p "$out"/{raw,preprocessed,results,stock}
 cp -r --no-preserve=mode "$HIPPOCAMPUS" "$out/raw/Dataset004_Hippocampus"
 export nnUNet_raw="$out/raw" nnUNet_preprocessed="$out/preprocessed" nnUNet_results="$out/results"
 export nnUNet_def_n_proc=2 nnUNet_n_proc_DA=1 GOMP_SPINCOUNT=30000
-export NNUNETV2_MT_ITERS_PER_EPOCH=50 NNUNETV2_MT_VAL_ITERS=5
+export NNUNETV2_MT_ITERS_PER_EPOCH=30 NNUNETV2_MT_VAL_ITERS=5
 plans=nnUNetPlansTiny
 train=(nnUNetv2_train Dataset004_Hippocampus 3d_fullres 0 -p "$plans" -device cpu)
 SECONDS=0
