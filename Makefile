@@ -38,7 +38,7 @@ test: $(TEST_VENV)/.installed
 test-all: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest
 
-# real MRI, some twenty minutes; HIPPOCAMPUS=folder of the raw dataset
+# real MRI, about an hour on two CPU cores; HIPPOCAMPUS=folder of the raw dataset
 hippocampus: $(DEMO_VENV)/.installed
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" benchmarks/hippocampus.sh runs/hippocampus
 

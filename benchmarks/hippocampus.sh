@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole workflow on real MRI, and stock nnU-Net's training on the same budget. See docs/results-hippocampus.md.
+# The whole workflow on real MRI, and stock nnU-Net's training on the same budget.
 set -euo pipefail
 
 usage() {
@@ -20,7 +20,7 @@ mkdir -p "$out"/{raw,preprocessed,results,stock}
 cp -r --no-preserve=mode "$HIPPOCAMPUS" "$out/raw/Dataset004_Hippocampus"
 export nnUNet_raw="$out/raw" nnUNet_preprocessed="$out/preprocessed" nnUNet_results="$out/results"
 export nnUNet_def_n_proc=2 nnUNet_n_proc_DA=1 GOMP_SPINCOUNT=30000
-export NNUNETV2_MT_ITERS_PER_EPOCH=30 NNUNETV2_MT_VAL_ITERS=5
+export NNUNETV2_MT_ITERS_PER_EPOCH=100 NNUNETV2_MT_VAL_ITERS=5
 plans=nnUNetPlansTiny
 train=(nnUNetv2_train Dataset004_Hippocampus 3d_fullres 0 -p "$plans" -device cpu)
 SECONDS=0
@@ -30,17 +30,17 @@ nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres -pl TinyUNetPlanner -gpu_memory_
   --verify_dataset_integrity
 echo "plan $SECONDS" > "$out/seconds"; SECONDS=0
 
-NNUNETV2_MT_EPOCHS=5 "${train[@]}" -tr nnUNetTrainer_Stage1
+NNUNETV2_MT_EPOCHS=8 "${train[@]}" -tr nnUNetTrainer_Stage1
 echo "stage_1 $SECONDS" >> "$out/seconds"; SECONDS=0
 
 for trainer in nnUNetTrainer_CLSHeadSumFT nnUNetTrainer_CLSHeadLesion; do
-  NNUNETV2_MT_EPOCHS=5 NNUNETV2_MT_NUM_CLS=3 NNUNETV2_MT_LOSS_WEIGHT=0.3 \
+  NNUNETV2_MT_EPOCHS=8 NNUNETV2_MT_NUM_CLS=3 NNUNETV2_MT_LOSS_WEIGHT=0.3 \
     NNUNETV2_PRE_CHECKPOINT_PATH="$nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer_Stage1__${plans}__3d_fullres/fold_0/checkpoint_best.pth" \
     "${train[@]}" -tr "$trainer"
   echo "$trainer $SECONDS" >> "$out/seconds"; SECONDS=0
 done
 
-nnUNet_results="$out/stock" NNUNETV2_MT_EPOCHS=10 "${train[@]}" -tr nnUNetTrainer_Stage1
+nnUNet_results="$out/stock" NNUNETV2_MT_EPOCHS=16 "${train[@]}" -tr nnUNetTrainer_Stage1
 echo "stock $SECONDS" >> "$out/seconds"; SECONDS=0
 
 mkdir -p "$out/imagesVal"

@@ -61,7 +61,8 @@ def test_nothing_set_gives_the_documented_defaults():
     assert settings.loss_weight == 0.3
     assert settings.sampler == "uniform"
     assert settings.cls_val_every == 1
-    others = set(dataclasses.asdict(settings)) - {"loss_weight", "sampler", "cls_val_every"}
+    assert settings.intensity_aug == "on"
+    others = set(dataclasses.asdict(settings)) - {"loss_weight", "sampler", "cls_val_every", "intensity_aug"}
     assert all(getattr(settings, name) is None for name in others)
 
 
