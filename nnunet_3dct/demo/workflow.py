@@ -35,8 +35,8 @@ class DemoPlan:
     val: int = 24
     seed: int = 0
     difficulty: str = "easy"
-    stage_1: tuple[int, int, float] = (6, 75, 0.05)
-    stage_2: tuple[int, int, float] = (12, 50, 0.02)
+    stage_1: tuple[int, int, float] = (6, 150, 0.05)
+    stage_2: tuple[int, int, float] = (10, 100, 0.02)
     device: str = "cpu"
 
 
@@ -88,7 +88,7 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
             "plan",
             "2. Planning and preprocessing (nnU-Net), coarse voxels and a tiny network for two CPU cores",
             [program("nnUNetv2_plan_and_preprocess"), "-d", "1", "-c", CONFIGURATION, "-pl", "TinyUNetPlanner",
-             "-overwrite_target_spacing", "4", "2", "2", "-gpu_memory_target", "1", "-np", cores, "-npfp", cores],
+             "-overwrite_target_spacing", "5", "2.8", "2.8", "-gpu_memory_target", "1", "-np", cores, "-npfp", cores],
             {},
         ),
         Step(
