@@ -66,7 +66,7 @@ class ScheduledTrainer(nnUNetTrainer):
         with _environment("nnUNet_n_proc_DA", "0"):
             return super().get_dataloaders()
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:  # type: ignore[override]
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         transforms = super().get_training_transforms(*args, **kwargs)
         if self.settings.intensity_aug == "off":
             transforms.transforms = [t for t in transforms.transforms if not _changes_intensity(t)]
