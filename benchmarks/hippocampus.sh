@@ -30,17 +30,18 @@ nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres -pl TinyUNetPlanner -gpu_memory_
   --verify_dataset_integrity
 echo "plan $SECONDS" > "$out/seconds"; SECONDS=0
 
-NNUNETV2_MT_EPOCHS=8 "${train[@]}" -tr nnUNetTrainer_Stage1
+# nnU-Net's own rate of 0.01 leaves so short a training half-way
+NNUNETV2_MT_EPOCHS=8 NNUNETV2_MT_LR=0.05 "${train[@]}" -tr nnUNetTrainer_Stage1
 echo "stage_1 $SECONDS" >> "$out/seconds"; SECONDS=0
 
 for trainer in nnUNetTrainer_CLSHeadSumFT nnUNetTrainer_CLSHeadLesion; do
-  NNUNETV2_MT_EPOCHS=8 NNUNETV2_MT_NUM_CLS=3 NNUNETV2_MT_LOSS_WEIGHT=0.3 \
+  NNUNETV2_MT_EPOCHS=6 NNUNETV2_MT_NUM_CLS=3 NNUNETV2_MT_LOSS_WEIGHT=0.3 \
     NNUNETV2_PRE_CHECKPOINT_PATH="$nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer_Stage1__${plans}__3d_fullres/fold_0/checkpoint_best.pth" \
     "${train[@]}" -tr "$trainer"
   echo "$trainer $SECONDS" >> "$out/seconds"; SECONDS=0
 done
 
-nnUNet_results="$out/stock" NNUNETV2_MT_EPOCHS=16 "${train[@]}" -tr nnUNetTrainer_Stage1
+nnUNet_results="$out/stock" NNUNETV2_MT_EPOCHS=14 NNUNETV2_MT_LR=0.05 "${train[@]}" -tr nnUNetTrainer_Stage1
 echo "stock $SECONDS" >> "$out/seconds"; SECONDS=0
 
 mkdir -p "$out/imagesVal"

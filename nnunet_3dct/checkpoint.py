@@ -65,7 +65,7 @@ def _first_line(error: Exception) -> str:
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
     """Write to a temporary file beside ``path`` and rename it, so that a kill leaves the previous one."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a name of its own would stay behind after each kill
     try:
         with temporary.open("wb") as stream:
             torch.save(plain(checkpoint), stream)

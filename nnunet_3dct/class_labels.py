@@ -1,4 +1,4 @@
-"""Case-level class labels: ``classification.json`` or a CSV with the header ``Names,Subtype``."""
+"""Case-level class labels: ``classification.json`` or a CSV with the header ``Names,Subtype`` (and ``Patient``)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_3dct.errors import ClassLabelsError, listing
@@ -24,10 +24,12 @@ class ClassLabels:
         by_case: case identifier (file name without channel number and ending) -> class, 0-based;
             -1 where the class is unknown.
         source: the file which the labels came from.
+        groups: case -> patient, from a CSV's column ``Patient``; cases without an entry stand alone.
     """
 
     by_case: dict[str, int]
     source: Path
+    groups: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -70,7 +72,11 @@ def load_class_labels(path: Path) -> ClassLabels:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ClassLabelsError(f"Class labels {path} cannot be read: {error}. Check the path.") from error
-    pairs = _csv_pairs(text, path) if path.suffix.lower() == ".csv" else _json_pairs(text, path)
+    groups: dict[str, str] = {}
+    if path.suffix.lower() == ".csv":
+        pairs, groups = _csv_pairs(text, path)
+    else:
+        pairs = _json_pairs(text, path)
 
     by_case: dict[str, int] = {}
     problems = []
@@ -88,7 +94,7 @@ def load_class_labels(path: Path) -> ClassLabels:
         )
     if not by_case:
         raise ClassLabelsError(f"Class labels {path}: expected at least one case, found none.")
-    return ClassLabels(by_case, path)
+    return ClassLabels(by_case, path, groups)
 
 
 def check_class_labels(labels: ClassLabels, cases: Sequence[str], num_classes: int | None = None) -> list[str]:
@@ -163,12 +169,14 @@ def _json_pairs(text: str, path: Path) -> list[tuple[str, object]]:
     return [(_case_name(case), value) for case, value in content]
 
 
-def _csv_pairs(text: str, path: Path) -> list[tuple[str, object]]:
+def _csv_pairs(text: str, path: Path) -> tuple[list[tuple[str, object]], dict[str, str]]:
     reader = csv.DictReader(text.splitlines())
     header = list(reader.fieldnames or [])
     if not {"Names", "Subtype"} <= set(header):
         raise ClassLabelsError(f"Class labels {path}: expected the header Names,Subtype, found {','.join(header)}.")
-    return [(_case_name(row["Names"] or ""), row["Subtype"] or "") for row in reader]
+    rows = [(_case_name(row["Names"] or ""), row) for row in reader]
+    groups = {case: row["Patient"].strip() for case, row in rows if (row.get("Patient") or "").strip()}
+    return [(case, row["Subtype"] or "") for case, row in rows], groups
 
 
 def _case_name(name: str) -> str:

@@ -28,6 +28,9 @@ class Settings:
         epochs, iters_per_epoch, val_iters: schedule.
         lr: initial learning rate of the U-Net.
         class_weights: ``"none"``, ``"balanced"`` or one weight for each class.
+        label_smoothing: of the class loss.
+        focal_gamma: exponent of the focal loss; 0 is cross-entropy.
+        loss_warmup: epochs over which λ rises linearly to ``loss_weight``.
         sampler: ``"uniform"`` or ``"balanced"``.
         seed: makes training repeatable.
         target_labels: ids or names of the voxel labels that carry the class; None for all foreground.
@@ -44,6 +47,9 @@ class Settings:
     val_iters: int | None = None
     lr: float | None = None
     class_weights: str | tuple[float, ...] | None = None
+    label_smoothing: float | None = None
+    focal_gamma: float = 0.0
+    loss_warmup: int = 0
     sampler: str = "uniform"
     seed: int | None = None
     target_labels: tuple[int | str, ...] | None = None
@@ -81,12 +87,6 @@ class Settings:
         if problems:
             raise SettingsError("Bad settings; correct or unset them:\n  " + "\n  ".join(problems))
         return cls(**values)
-
-    def as_plain(self) -> dict[str, Any]:
-        """The settings as plain Python values, for checkpoints and logs."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain["pre_checkpoint_path"] = str(self.pre_checkpoint_path) if self.pre_checkpoint_path else None
-        return plain
 
 
 def _variable(name: str) -> str:
@@ -148,6 +148,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "val_iters": _COUNT,
     "lr": _number(float, 0, True, "a number above 0"),
     "class_weights": _class_weights,
+    "label_smoothing": _number(float, 0, False, "a number from 0 to 0.99", most=0.99),
+    "focal_gamma": _number(float, 0, False, "a number of at least 0"),
+    "loss_warmup": _number(int, 0, False, "an integer of at least 0"),
     "sampler": _choice("uniform", "balanced"),
     # the range of NumPy's seeds
     "seed": _number(int, 0, False, "an integer from 0 to 4294967295", most=2**32 - 1),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -135,6 +138,33 @@ def test_previous_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", watch)
     write_checkpoint({**stock_checkpoint(), "current_epoch": 4}, path)
     assert read_checkpoint(path)["current_epoch"] == 4
+
+
+WRITER = """
+import sys, torch
+from nnunet_3dct.checkpoint import write_checkpoint
+path, n = sys.argv[1], 0
+print("ready", flush=True)
+while True:
+    n += 1
+    write_checkpoint({"network_weights": {"w": torch.full((500_000,), float(n))}, "current_epoch": n}, path)
+    print(n, flush=True)
+"""
+
+
+def test_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint_latest.pth"
+    for delay in (0.0, 0.003, 0.007, 0.012, 0.02, 0.031):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "ready\n"
+            assert writer.stdout.readline() == "1\n"
+            time.sleep(delay)
+            writer.kill()
+        checkpoint = read_checkpoint(path)
+        assert bool((checkpoint["network_weights"]["w"] == checkpoint["current_epoch"]).all())
+    write_checkpoint(stock_checkpoint(), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # nothing is left of the killed writes
 
 
 # reading

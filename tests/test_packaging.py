@@ -51,6 +51,9 @@ def test_files_at_nnunets_paths_are_thin_and_installed_as_they_are(source: Path)
     [
         "nnUNetTrainer_CLSHeadSum",
         "nnUNetTrainer_CLSHeadSumFT",
+        "nnUNetTrainer_CLSHeadSimple",
+        "nnUNetTrainer_CLSHeadSepOpt",
+        "nnUNetTrainer_CLSHeadMA",
         "nnUNetTrainer_CLSHeadLesion",
         "nnUNetTrainer_Stage1",
         "nnUNetTrainer",

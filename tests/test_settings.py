@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
@@ -25,6 +24,10 @@ GOOD = {
     "NNUNETV2_MT_SEED": "0",
     "NNUNETV2_MT_TARGET_LABELS": "2, lesion",
     "NNUNETV2_MT_CLS_VAL_EVERY": "5",
+    "NNUNETV2_MT_LABEL_SMOOTHING": "0.1",
+    "NNUNETV2_MT_FOCAL_GAMMA": "2",
+    "NNUNETV2_MT_LOSS_WARMUP": "3",
+    "NNUNETV2_MT_INTENSITY_AUG": "off",
 }
 BAD = [
     ("NUM_CLS", "1"),
@@ -52,18 +55,27 @@ BAD = [
     ("TARGET_LABELS", "1,,2"),
     ("TARGET_LABELS", ","),
     ("CLS_VAL_EVERY", "0"),
+    ("LABEL_SMOOTHING", "1"),
+    ("LABEL_SMOOTHING", "-0.1"),
+    ("FOCAL_GAMMA", "-1"),
+    ("FOCAL_GAMMA", "inf"),
+    ("LOSS_WARMUP", "-1"),
+    ("LOSS_WARMUP", "0.5"),
+    ("INTENSITY_AUG", "some"),
 ]
 
 
 def test_nothing_set_gives_the_documented_defaults():
     settings = Settings.from_env({"PATH": "elsewhere", "nnUNet_raw": "data"})
     assert settings == Settings()
-    assert settings.loss_weight == 0.3
-    assert settings.sampler == "uniform"
-    assert settings.cls_val_every == 1
-    assert settings.intensity_aug == "on"
-    others = set(dataclasses.asdict(settings)) - {"loss_weight", "sampler", "cls_val_every", "intensity_aug"}
-    assert all(getattr(settings, name) is None for name in others)
+    assert {name: value for name, value in dataclasses.asdict(settings).items() if value is not None} == {
+        "loss_weight": 0.3,
+        "focal_gamma": 0.0,
+        "loss_warmup": 0,
+        "sampler": "uniform",
+        "cls_val_every": 1,
+        "intensity_aug": "on",
+    }
 
 
 def test_every_variable_is_read():
@@ -80,7 +92,15 @@ def test_every_variable_is_read():
         seed=0,
         target_labels=(2, "lesion"),
         cls_val_every=5,
+        label_smoothing=0.1,
+        focal_gamma=2,
+        loss_warmup=3,
+        intensity_aug="off",
     )
+
+
+def test_every_setting_has_a_variable_in_this_test():
+    assert len(GOOD) == len(dataclasses.fields(Settings))
 
 
 def test_blank_variables_count_as_unset():
@@ -140,12 +160,3 @@ def test_unknown_variable_with_our_prefix_is_refused_and_the_known_ones_listed(n
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().epochs = 3  # type: ignore[misc]
-
-
-def test_as_plain_holds_every_setting_as_plain_values():
-    plain = Settings.from_env(GOOD).as_plain()
-    assert set(plain) == {field.name for field in dataclasses.fields(Settings)}
-    assert plain["pre_checkpoint_path"] == "stage1/checkpoint_best.pth"
-    assert plain["target_labels"] == (2, "lesion")
-    json.dumps(plain)  # no Path or other object is left
-    assert Settings().as_plain()["pre_checkpoint_path"] is None

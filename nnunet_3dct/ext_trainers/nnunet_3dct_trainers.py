@@ -7,6 +7,9 @@ here, so the folder holds this re-export and nothing else.
 
 from nnunet_3dct.training.trainers import (
     nnUNetTrainer_CLSHeadLesion,
+    nnUNetTrainer_CLSHeadMA,
+    nnUNetTrainer_CLSHeadSepOpt,
+    nnUNetTrainer_CLSHeadSimple,
     nnUNetTrainer_CLSHeadSum,
     nnUNetTrainer_CLSHeadSumFT,
     nnUNetTrainer_Stage1,
@@ -14,6 +17,9 @@ from nnunet_3dct.training.trainers import (
 
 __all__ = [
     "nnUNetTrainer_CLSHeadLesion",
+    "nnUNetTrainer_CLSHeadMA",
+    "nnUNetTrainer_CLSHeadSepOpt",
+    "nnUNetTrainer_CLSHeadSimple",
     "nnUNetTrainer_CLSHeadSum",
     "nnUNetTrainer_CLSHeadSumFT",
     "nnUNetTrainer_Stage1",

@@ -74,7 +74,8 @@ class MultiTaskCheckpoints(_Base):
             },
             "mt_num_classes": self.num_classes,
             "mt_loss_weight": self.settings.loss_weight,
-            "mt_settings": self.settings.as_plain(),
+            "mt_settings": self._settings_in_force(),
+            "mt_labels": self._labels_of_fold(),
             "mt_best_cls": vars(self._best_cls) if self._best_cls is not None else None,
         }
         write_checkpoint(checkpoint, filename)
@@ -108,7 +109,63 @@ class MultiTaskCheckpoints(_Base):
         self._best_cls = ClassScore(**best) if best else None
         skipped = checkpoint["logging"].get("skipped_steps") or [0]
         self._skipped = int(skipped[-1]) if not np.isnan(skipped[-1]) else 0
+        self._saved_run = {key: checkpoint.get(key) or {} for key in ("mt_settings", "mt_labels")}
         self._resumed = True
+
+    def _settings_in_force(self) -> dict[str, Any]:
+        """What decides the course of training, by the variable that sets it."""
+        settings = self.settings
+        weights = settings.class_weights or self.default_class_weights
+        return {
+            "NNUNETV2_MT_NUM_CLS": self.num_classes,
+            "NNUNETV2_MT_LOSS_WEIGHT": settings.loss_weight,
+            "NNUNETV2_MT_LOSS_WARMUP": settings.loss_warmup,
+            "NNUNETV2_MT_EPOCHS": self.num_epochs,
+            "NNUNETV2_MT_ITERS_PER_EPOCH": self.num_iterations_per_epoch,
+            "NNUNETV2_MT_VAL_ITERS": self.num_val_iterations_per_epoch,
+            "NNUNETV2_MT_LR": self.initial_lr,
+            "NNUNETV2_MT_CLASS_WEIGHTS": weights if isinstance(weights, str) else list(weights),
+            "NNUNETV2_MT_LABEL_SMOOTHING": self._label_smoothing,
+            "NNUNETV2_MT_FOCAL_GAMMA": settings.focal_gamma,
+            "NNUNETV2_MT_SAMPLER": settings.sampler,
+            "NNUNETV2_MT_SEED": settings.seed,
+            "NNUNETV2_MT_TARGET_LABELS": list(self.target_labels.labels),
+            "NNUNETV2_MT_INTENSITY_AUG": settings.intensity_aug,
+            "NNUNETV2_MT_CLS_VAL_EVERY": settings.cls_val_every,
+        }
+
+    def _labels_of_fold(self) -> dict[str, int]:
+        """Class of every training and validation case."""
+        training, validation = self.do_split()
+        return {str(case): self.class_labels.by_case[case] for case in sorted({*training, *validation})}
+
+    def _check_unchanged(self) -> None:
+        """A resumed training goes on with the settings and labels that it began with.
+
+        Raises:
+            CheckpointError: lists what differs.
+        """
+        labels = self._labels_of_fold()
+        saved_settings, saved_labels = self._saved_run["mt_settings"], self._saved_run["mt_labels"]
+        problems = [
+            f"{name}: expected {saved_settings[name]}, found {value}"
+            for name, value in self._settings_in_force().items()
+            if name in saved_settings and saved_settings[name] != value
+        ]
+        if saved_labels:
+            problems += [
+                f"{case}: expected class {saved_labels.get(case, 'none, it is not in this fold')}, "
+                f"found {labels.get(case, 'none, it is not in this fold')}"
+                for case in sorted({*labels, *saved_labels})
+                if labels.get(case) != saved_labels.get(case)
+            ]
+        if problems:
+            raise CheckpointError(
+                f"{self.output_folder}: training cannot be resumed, {len(problems)} settings or labels differ from "
+                "those it began with. Restore them; or train anew with another nnUNet_results, "
+                f"{PRE_CHECKPOINT_PATH} set to this run's checkpoint:\n  " + "\n  ".join(problems[:20])
+                + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
+            )
 
     def _restore_training(self, checkpoint: dict[str, Any]) -> None:
         """What upstream's ``load_checkpoint`` restores beside the weights.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.nn import functional
 
 from nnunet_3dct.class_labels import UNKNOWN
@@ -18,8 +19,10 @@ def class_loss(
     shows_target: Tensor,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    ddp: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy over the samples that show target and whose class is known.
+    """Cross-entropy or focal loss over the samples that show target and whose class is known.
 
     Args:
         logits: ``(B, n)``.
@@ -27,15 +30,28 @@ def class_loss(
         shows_target: bool ``(B,)``.
         weight: one factor for each class.
         label_smoothing: as in torch's ``cross_entropy``.
+        focal_gamma: exponent of ``1 - p`` (Lin et al. 2017); 0 is cross-entropy.
+        ddp: whether the batch is spread over processes. Then the mean over them of the returned loss is the
+            loss of one process with the whole batch, and DDP's mean of the gradients its gradient.
 
     Returns:
         The loss (0 with a gradient of 0 when no sample counts, so that all parameters take part under
         DDP), and bool ``(B,)`` telling which samples count.
     """
     counts = shows_target & (classes != UNKNOWN)
-    if not bool(counts.any()):
-        return logits.float().sum() * 0.0, counts
-    loss = functional.cross_entropy(logits[counts].float(), classes[counts], weight, label_smoothing=label_smoothing)
+    known = classes.clamp_min(0)
+    logits = logits.float()
+    terms = functional.cross_entropy(logits, known, weight, reduction="none", label_smoothing=label_smoothing)
+    if focal_gamma:
+        missing = 1 - logits.softmax(1).gather(1, known[:, None]).squeeze(1)
+        terms = terms * missing.clamp_min(1e-6) ** focal_gamma
+    share = counts.float() if weight is None else torch.where(counts, weight[known], 0.0)
+    total = share.sum()
+    processes = 1
+    if ddp:
+        dist.all_reduce(total)
+        processes = dist.get_world_size()
+    loss = torch.where(counts, terms, 0.0).sum() * processes / total.clamp_min(torch.finfo(total.dtype).tiny)
     return loss, counts
 
 

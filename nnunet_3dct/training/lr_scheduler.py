@@ -1,26 +1,51 @@
-"""nnU-Net's polynomial schedule for optimisers whose groups have rates of their own."""
+"""Schedules for optimisers whose parameter groups have rates of their own."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+Shape = Callable[[float], float]
 
 
-class GroupPolyLRScheduler(PolyLRScheduler):
-    """Scales each group's own initial rate by nnU-Net's polynomial, so that ratios hold at every epoch.
+def poly(progress: float) -> float:
+    """nnU-Net's polynomial: factor after this share of the training."""
+    return (1 - progress) ** 0.9
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter 2017, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class GroupLRScheduler(LRScheduler):
+    """Scales each group's own initial rate; nnU-Net's ``PolyLRScheduler`` writes one rate into all of them.
 
     Args:
         optimizer: each group's ``lr`` at construction is its initial rate.
         max_steps: number of epochs.
-        exponent: of the polynomial.
+        shapes: one function a group, or one for all.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, max_steps: int, exponent: float = 0.9) -> None:
-        self._initial = [group["lr"] for group in optimizer.param_groups]
-        super().__init__(optimizer, 1.0, max_steps, exponent)
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, max_steps: int, shapes: Shape | Sequence[Shape] = poly
+    ) -> None:
+        groups = optimizer.param_groups
+        self._initial = [group["lr"] for group in groups]
+        self._shapes = [shapes] * len(groups) if callable(shapes) else list(shapes)
+        self._max_steps = max_steps
+        self._next = 0
+        super().__init__(optimizer)
 
     def step(self, current_step: int | None = None) -> None:
-        super().step(current_step)  # with an initial rate of 1 upstream leaves the factor in every group
-        for group, initial in zip(self.optimizer.param_groups, self._initial, strict=True):
-            group["lr"] *= initial
+        """Set the rates of epoch ``current_step``, by default of the one after the last."""
+        if current_step is None:
+            current_step = self._next
+            self._next += 1
+        progress = current_step / self._max_steps
+        for group, initial, shape in zip(self.optimizer.param_groups, self._initial, self._shapes, strict=True):
+            group["lr"] = initial * shape(progress)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]

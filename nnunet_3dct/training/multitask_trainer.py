@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.errors import TrainingError, listing
 from nnunet_3dct.networks.heads import build_head
@@ -22,17 +22,17 @@ from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.target import TargetLabels
 from nnunet_3dct.training.checkpointing import MultiTaskCheckpoints
+from nnunet_3dct.training.class_data import ClassData
 from nnunet_3dct.training.class_score import ClassScore
 from nnunet_3dct.training.class_validation import ClassValidation
 from nnunet_3dct.training.logger import MultiTaskLogger
-from nnunet_3dct.training.losses import as_tensor, class_loss, class_weights
-from nnunet_3dct.training.lr_scheduler import GroupPolyLRScheduler
-from nnunet_3dct.training.sampling import balanced_identifiers
+from nnunet_3dct.training.losses import class_loss, class_weights
+from nnunet_3dct.training.lr_scheduler import GroupLRScheduler
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
 from nnunet_3dct.training.startup import check_pre_checkpoint, read_class_labels
 
 
-class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
+class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, ScheduledTrainer):
     """nnU-Net's trainer with a classification head on the same network.
 
     Subclasses state their choices as class attributes; ``NNUNETV2_MT_*`` variables override those that
@@ -41,8 +41,9 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
     Attributes:
         head_name, head_options: the head, by its name in the registry.
         head_lr_factor: the head's learning rate relative to the U-Net's.
-        default_class_weights: ``"none"`` or ``"balanced"``.
-        label_smoothing: of the cross-entropy.
+        default_class_weights: unless ``NNUNETV2_MT_CLASS_WEIGHTS`` says otherwise, ``"none"`` or ``"balanced"``.
+        label_smoothing: of the class loss.
+        frozen_parts: modules of the U-Net that are not trained.
         from_checkpoint: whether training needs a stage-1 checkpoint.
         may_start_from_checkpoint: whether it starts from one when the variable is set.
         max_skipped_steps: non-finite steps in a row after which training stops. Higher on CUDA, where the
@@ -57,6 +58,7 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
     head_lr_factor = 1.0
     default_class_weights = "none"
     label_smoothing = 0.0
+    frozen_parts: tuple[str, ...] = ()
     default_epochs = 200
     default_lr = 1e-3
     from_checkpoint = False
@@ -76,7 +78,7 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
         self.num_classes = settings.num_cls or self.class_labels.num_classes
         label_manager = PlansManager(plans).get_label_manager(dataset_json)
         self.target_labels = TargetLabels(label_manager, settings.target_labels)
-        class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)
+        class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)  # may raise
         self._starts_from_checkpoint = self.from_checkpoint or bool(
             self.may_start_from_checkpoint and settings.pre_checkpoint_path
         )
@@ -129,6 +131,9 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
         )
         head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.build_head_options())
         self.multitask_network = MultiTaskUNet(unet, head)
+        for name, parameter in self.multitask_network.named_parameters():
+            # each once, by its first name: the decoder also holds the encoder, whose own name comes first
+            parameter.requires_grad_(name.partition(".")[0] not in self.frozen_parts)
         return self.multitask_network
 
     def build_head_options(self) -> dict[str, Any]:
@@ -136,39 +141,28 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
         return dict(self.head_options)
 
     def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the U-Net and of the head."""
+        """Parameters of the U-Net that are trained, and those of the head."""
         head = list(self.multitask_network.cls_head.parameters())
         in_head = set(map(id, head))
-        return [p for p in self.multitask_network.parameters() if id(p) not in in_head], head
+        unet = [p for p in self.multitask_network.parameters() if id(p) not in in_head and p.requires_grad]
+        return unet, head
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """SGD with nnU-Net's momentum and decay; the head's rate is ``head_lr_factor`` times the U-Net's."""
-        unet, head = self._parameters()
-        groups = [
-            {"params": unet, "lr": self.initial_lr},
-            {"params": head, "lr": self.initial_lr * self.head_lr_factor},
-        ]
-        optimizer = torch.optim.SGD(
-            groups, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
+    def _sgd(self, params: Any) -> torch.optim.SGD:
+        """SGD with nnU-Net's momentum and decay."""
+        return torch.optim.SGD(
+            params, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
         )
-        return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """nnU-Net's SGD and schedule; the head's rate is ``head_lr_factor`` times the U-Net's."""
+        unet, head = self._parameters()
+        optimizer = self._sgd(
+            [{"params": unet}, {"params": head, "lr": self.initial_lr * self.head_lr_factor}]
+        )
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         self.multitask_network.decoder.deep_supervision = enabled
-
-    def get_tr_and_val_datasets(self):
-        training, validation = super().get_tr_and_val_datasets()
-        counts = self.class_labels.counts(training.identifiers, self.num_classes)
-        choice = self.settings.class_weights or self.default_class_weights
-        self.class_weight = as_tensor(class_weights(choice, counts), self.device)
-        self.print_to_log_file(
-            f"Training cases in each class: {counts}, validation: "
-            f"{self.class_labels.counts(validation.identifiers, self.num_classes)}; class weights: {choice}, "
-            f"λ = {self.settings.loss_weight}, labels that carry the class: {list(self.target_labels.labels)}"
-        )
-        if self.settings.sampler == "balanced":
-            training.identifiers = balanced_identifiers(training.identifiers, self.class_labels.by_case)
-        return training, validation
 
     # ------------------------------------------------------------------ training
 
@@ -179,6 +173,8 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
             self._load_pre_checkpoint()
         elif self.settings.pre_checkpoint_path and not self._starts_from_checkpoint:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
+        if self._resumed:
+            self._check_unchanged()
         super().on_train_start()
 
     def train_step(self, batch: dict) -> dict:
@@ -202,16 +198,32 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
                 classes,
                 self.target_labels.in_patch(full_resolution),
                 self.class_weight,
-                self.label_smoothing,
+                label_smoothing=self._label_smoothing,
+                focal_gamma=self.settings.focal_gamma,
+                ddp=self.is_ddp,
             )
-            loss = seg_loss + self.settings.loss_weight * cls_loss
+            loss = seg_loss + self.loss_weight * cls_loss
         self._take_step(loss, batch["keys"])
         self._advance_bar()
         cls_value = float(cls_loss.detach()) if bool(counts.any()) else float("nan")
         return {"loss": seg_loss.detach().cpu().numpy(), "cls_loss": cls_value}
 
+    @property
+    def loss_weight(self) -> float:
+        """λ of the current epoch."""
+        warmup = self.settings.loss_warmup
+        return self.settings.loss_weight * min(1.0, (self.current_epoch + 1) / (warmup + 1))
+
+    @property
+    def _label_smoothing(self) -> float:
+        chosen = self.settings.label_smoothing
+        return self.label_smoothing if chosen is None else chosen
+
     def _take_step(self, loss: torch.Tensor, keys: Any) -> None:
-        """Backward, clip as upstream, step; a step whose gradients are not finite is skipped and counted."""
+        """Backward, clip as upstream, step.
+
+        A step whose gradients are not finite is skipped and counted; a loss that is NaN stops the training.
+        """
         scaler = self.grad_scaler
         (scaler.scale(loss) if scaler is not None else loss).backward()
         if scaler is not None:
@@ -225,9 +237,15 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
         if finite:
             self._skipped_in_a_row = 0
             return
+        cases = listing([str(key) for key in keys])
+        if bool(loss.isnan()):
+            raise TrainingError(
+                f"Training stopped in epoch {self.current_epoch}: expected a number as loss, found NaN. Cases of the "
+                f"batch: {cases}. Check their images and labels (nnUNet3DCT_check), lower NNUNETV2_MT_LR, or go "
+                "on from the last checkpoint with --c."
+            )
         self._skipped += 1
         self._skipped_in_a_row += 1
-        cases = listing([str(key) for key in keys])
         self.print_to_log_file(f"Gradients not finite, step skipped ({self._skipped} so far). Cases: {cases}")
         limit = self.max_skipped_steps * (3 if scaler is not None else 1)
         if self._skipped_in_a_row >= limit:
@@ -239,9 +257,11 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassValidation, ScheduledTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
-        losses = self._gather([float(output["cls_loss"]) for output in train_outputs])
-        values = [value for rank in losses for value in rank if not np.isnan(value)]
-        self.logger.log("cls_train_losses", float(np.mean(values)) if values else float("nan"), self.current_epoch)
+        # one row a process; NaN where its share of the batch had no sample that counts
+        losses = np.array(self._gather([float(output["cls_loss"]) for output in train_outputs]))
+        counted = ~np.isnan(losses).all(0)
+        steps = np.nan_to_num(losses).mean(0)[counted]
+        self.logger.log("cls_train_losses", float(steps.mean()) if steps.size else float("nan"), self.current_epoch)
         self.logger.log("skipped_steps", self._skipped, self.current_epoch)
 
     def on_epoch_end(self) -> None:

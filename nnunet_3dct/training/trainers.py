@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
-from nnunet_3dct.training.lr_scheduler import GroupPolyLRScheduler
+from nnunet_3dct.training.lr_scheduler import GroupLRScheduler, cosine, poly
 from nnunet_3dct.training.multitask_trainer import MultiTaskTrainer
 from nnunet_3dct.training.optimizers import CombinedOptimizer
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
@@ -28,6 +28,45 @@ class nnUNetTrainer_CLSHeadSumFT(MultiTaskTrainer):
     head_lr_factor = 10.0
 
 
+class nnUNetTrainer_CLSHeadSimple(MultiTaskTrainer):
+    """Averaged bottleneck and a linear layer; trains encoder and head, the decoder stays as it began."""
+
+    head_name = "simple"
+    frozen_parts = ("decoder",)
+    default_class_weights = "balanced"
+    may_start_from_checkpoint = True
+
+
+class nnUNetTrainer_CLSHeadSepOpt(MultiTaskTrainer):
+    """Two trainings side by side: U-Net under SGD from the segmentation, detached head under Adam from the class."""
+
+    head_name = "detached"
+    head_lr_factor = 5.0
+    default_class_weights = "balanced"
+    may_start_from_checkpoint = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """SGD and nnU-Net's polynomial for the U-Net; Adam at five times the rate and a cosine for the head."""
+        unet, head = self._parameters()
+        optimizer = CombinedOptimizer(
+            self._sgd(unet), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor)
+        )
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs, [poly, cosine])
+
+
+class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
+    """Memory attention head, everything under RAdam with a cosine, from a stage-1 checkpoint."""
+
+    head_name = "memory_attention"
+    from_checkpoint = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """One RAdam for network and head."""
+        unet, head = self._parameters()
+        optimizer = torch.optim.RAdam(unet + head, lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs, cosine)
+
+
 class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
     """Lesion head under AdamW, U-Net under SGD; from a stage-1 checkpoint when one is given, else from scratch."""
 
@@ -41,11 +80,10 @@ class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
         target = self.target_labels
         return {"target_channels": list(target.channels), "regions": target.has_regions, **self.head_options}
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""
         unet, head = self._parameters()
         optimizer = CombinedOptimizer(
-            torch.optim.SGD(unet, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True),
-            torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2),
+            self._sgd(unet), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2)
         )
-        return optimizer, GroupPolyLRScheduler(optimizer, self.num_epochs)
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs)

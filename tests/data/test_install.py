@@ -22,6 +22,7 @@ from nnunet_3dct.data.install import (
     check_trainer_search,
     check_trainers,
 )
+from nnunet_3dct.training import trainers
 
 PROJECT = Path(install.__file__).parents[2]
 
@@ -164,7 +165,7 @@ def test_module_that_breaks_the_search_is_quoted(monkeypatch: pytest.MonkeyPatch
     assert not finding.ok and "ImportError: no module named mine" in finding.message
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainer_CLSHeadSum", "nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_Stage1"])
+@pytest.mark.parametrize("name", [name for name in vars(trainers) if name.startswith("nnUNetTrainer_")])
 def test_nnunet_finds_the_trainers_in_the_folder_for_ext_trainers(name: str) -> None:
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 

@@ -146,6 +146,45 @@ def test_resuming_with_other_classes_is_refused(
         toy.get_trainer(toy.FINE_TUNING, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("NNUNETV2_MT_LOSS_WEIGHT", "0.5", "NNUNETV2_MT_LOSS_WEIGHT: expected 0.3, found 0.5"),
+        ("NNUNETV2_MT_EPOCHS", "9", "NNUNETV2_MT_EPOCHS: expected 2, found 9"),
+        ("NNUNETV2_MT_TARGET_LABELS", "lesion", "NNUNETV2_MT_TARGET_LABELS: expected [1, 2], found [2]"),
+        ("NNUNETV2_MT_CLASS_WEIGHTS", "balanced", "NNUNETV2_MT_CLASS_WEIGHTS: expected none, found balanced"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused_and_shows_the_difference(
+    name: str, value: str, words: str, nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    before = {path.name: path.read_bytes() for path in (copy / "fold_0").glob("*.pth")}
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CheckpointError) as caught:
+        toy.get_trainer(toy.FINE_TUNING, resume=True).run_training()
+    assert words in str(caught.value) and "1 settings or labels differ" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (copy / "fold_0").glob("*.pth")} == before
+
+
+def test_resuming_with_a_changed_label_is_refused_and_names_the_case(
+    nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    labels_of(toy_root, tmp_path / "pre", monkeypatch, {**toy.CLASSES, "toy_004": 2})
+    with pytest.raises(CheckpointError, match="toy_004: expected class 1, found 2"):
+        toy.get_trainer(toy.FINE_TUNING, resume=True).run_training()
+
+
+def test_the_default_spelt_out_is_no_difference(
+    nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    for name, value in {"LR": "0.001", "CLASS_WEIGHTS": "none", "TARGET_LABELS": "organ,2", "NUM_CLS": "3"}.items():
+        monkeypatch.setenv(f"NNUNETV2_MT_{name}", value)
+    toy.get_trainer(toy.FINE_TUNING, resume=True).on_train_start()
+
+
 # ---------------------------------------------------------------------- gradients
 
 
@@ -168,13 +207,21 @@ def break_loss(trainer: Any, monkeypatch: pytest.MonkeyPatch, factor: float) -> 
     monkeypatch.setattr(trainer, "loss", lambda output, target: sound(output, target) * factor)
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-def test_step_with_non_finite_gradients_is_skipped_and_counted(
-    factor: float, trainer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def break_gradients(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss stays a number, its gradient does not."""
+    sound = trainer.loss
+
+    def loss(output: list[torch.Tensor], target: Any) -> torch.Tensor:
+        zero = output[0].sum() * 0
+        return sound(output, target) + torch.sqrt(zero) * 0
+
+    monkeypatch.setattr(trainer, "loss", loss)
+
+
+def test_step_with_infinite_loss_is_skipped_and_counted(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, before = next(trainer.dataloader_train), weights(trainer)
     with monkeypatch.context() as broken:
-        break_loss(trainer, broken, factor)
+        break_loss(trainer, broken, float("inf"))
         trainer.train_step(batch)
     assert torch.equal(weights(trainer), before)
     trainer.train_step(batch)
@@ -187,7 +234,7 @@ def test_step_with_non_finite_gradients_is_skipped_and_counted(
 
 def test_skipped_steps_in_a_row_stop_training_and_name_the_cases(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = next(trainer.dataloader_train)
-    break_loss(trainer, monkeypatch, float("nan"))
+    break_gradients(trainer, monkeypatch)
     trainer.train_step(batch)
     trainer.train_step(batch)
     with pytest.raises(TrainingError, match="found 3 steps in a row without") as caught:
@@ -203,11 +250,26 @@ def test_skipped_steps_that_are_not_in_a_row_do_not_stop_training(
     outputs = []
     for _ in range(4):
         with monkeypatch.context() as broken:
-            break_loss(trainer, broken, float("nan"))
+            break_gradients(trainer, broken)
             outputs.append(trainer.train_step(batch))
         outputs.append(trainer.train_step(batch))
     trainer.on_train_epoch_end(outputs)
     assert trainer.logger.get_value("skipped_steps", step=None) == [4]
+
+
+@pytest.mark.parametrize("part", ["segmentation", "class"])
+def test_loss_that_turns_nan_stops_at_once_and_names_the_cases(
+    part: str, trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, before = next(trainer.dataloader_train), weights(trainer)
+    if part == "segmentation":
+        break_loss(trainer, monkeypatch, float("nan"))
+    else:
+        trainer.class_weight = torch.tensor([float("nan")] * 3)
+    with pytest.raises(TrainingError, match="expected a number as loss, found NaN") as caught:
+        trainer.train_step(batch)
+    assert all(case in str(caught.value) for case in batch["keys"])
+    assert torch.equal(weights(trainer), before)
 
 
 def test_class_loss_of_a_batch_without_any_known_class_leaves_the_head_alone(

@@ -79,3 +79,28 @@ def test_weights_may_be_given_or_left_out() -> None:
 def test_wrong_number_of_weights_is_refused(choice: object) -> None:
     with pytest.raises(SettingsError, match=r"NNUNETV2_MT_CLASS_WEIGHTS: expected 3 weights.*found"):
         class_weights(choice, [1, 2, 3])  # type: ignore[arg-type]
+
+
+def test_focal_loss_is_that_of_its_paper() -> None:
+    x = logits()
+    weight = torch.tensor([0.5, 1.0, 3.0])
+    p = x[COUNTED].softmax(1)[range(3), CLASSES[COUNTED]]
+    alpha = weight[CLASSES[COUNTED]]
+    expected = (-alpha * (1 - p) ** 2 * p.log()).sum() / alpha.sum()
+    torch.testing.assert_close(class_loss(x, CLASSES, SHOWS, weight, focal_gamma=2)[0], expected)
+
+
+def test_focal_loss_with_exponent_zero_is_cross_entropy_and_its_gradient_stays_finite_at_certainty() -> None:
+    x = logits()
+    assert torch.equal(class_loss(x, CLASSES, SHOWS, focal_gamma=0)[0], class_loss(x, CLASSES, SHOWS)[0])
+    certain = torch.tensor([[60.0, 0.0, 0.0]]).requires_grad_()
+    loss, _ = class_loss(certain, torch.tensor([0]), torch.tensor([True]), focal_gamma=0.5)
+    loss.backward()
+    assert bool(torch.isfinite(certain.grad).all())
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])])
+def test_label_smoothing_is_torchs(weight: torch.Tensor | None) -> None:
+    x = logits()
+    expected = functional.cross_entropy(x[COUNTED], CLASSES[COUNTED], weight, label_smoothing=0.1)
+    torch.testing.assert_close(class_loss(x, CLASSES, SHOWS, weight, label_smoothing=0.1)[0], expected)

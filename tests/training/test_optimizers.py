@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from nnunet_3dct.training.lr_scheduler import GroupPolyLRScheduler
+from nnunet_3dct.training.lr_scheduler import GroupLRScheduler
 from nnunet_3dct.training.optimizers import CombinedOptimizer
 
 
@@ -41,7 +41,7 @@ def test_combined_steps_equal_separate_ones() -> None:
 
 def test_schedule_keeps_the_ratio_of_the_two_rates() -> None:
     optimizer = CombinedOptimizer(*_optimizers(*_layers()))
-    scheduler = GroupPolyLRScheduler(optimizer, 10)
+    scheduler = GroupLRScheduler(optimizer, 10)
     for epoch in range(10):
         scheduler.step(epoch)
         rates = [inner.param_groups[0]["lr"] for inner in optimizer.optimizers]
@@ -59,7 +59,7 @@ def test_restored_state_goes_on_as_the_unbroken_run_and_obeys_the_schedule() -> 
 
     restored_body, restored_head = weights
     restored = CombinedOptimizer(*_optimizers(restored_body, restored_head))
-    scheduler = GroupPolyLRScheduler(restored, 10)
+    scheduler = GroupLRScheduler(restored, 10)
     restored.load_state_dict(state)
     _step(restored_body, restored_head, restored)
     assert torch.equal(head.weight, restored_head.weight) and torch.equal(body.weight, restored_body.weight)

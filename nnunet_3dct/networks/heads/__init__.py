@@ -45,15 +45,19 @@ def build_head(name: str, spec: FeatureSpec, num_classes: int, **options: Any) -
     return _REGISTRY[name](spec, num_classes, **options)
 
 
-from nnunet_3dct.networks.heads import grid, lesion  # noqa: E402 - they register themselves
+# they register themselves
+from nnunet_3dct.networks.heads import detached, grid, lesion, memory_attention, simple  # noqa: E402
 
 __all__ = [
     "ClassificationHead",
     "FeatureSpec",
     "UNetFeatures",
     "build_head",
+    "detached",
     "grid",
     "head_names",
     "lesion",
+    "memory_attention",
     "register",
+    "simple",
 ]

@@ -1,0 +1,31 @@
+"""The detached head: it reads the bottleneck and leaves the network as it is."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+
+
+@register
+class DetachedHead(ClassificationHead):
+    """Global average of the bottleneck without gradient, LayerNorm, then a linear layer.
+
+    The class loss trains this head only: the network learns from the segmentation alone.
+
+    Args:
+        spec: features of the network.
+        num_classes: number of classes.
+    """
+
+    name = "detached"
+
+    def __init__(self, spec: FeatureSpec, num_classes: int) -> None:
+        super().__init__(spec, num_classes)
+        self.norm = nn.LayerNorm(spec.encoder_channels[-1])
+        self.classifier = nn.Linear(spec.encoder_channels[-1], num_classes)
+
+    def forward(self, features: UNetFeatures) -> Tensor:
+        pooled = features.encoder[-1].detach().float().flatten(2).mean(2)
+        return self.classifier(self.norm(pooled))

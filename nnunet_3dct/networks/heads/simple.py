@@ -1,0 +1,27 @@
+"""The simple head: the averaged bottleneck and one linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+
+
+@register
+class SimpleHead(ClassificationHead):
+    """Global average of the bottleneck, then a linear layer.
+
+    Args:
+        spec: features of the network.
+        num_classes: number of classes.
+    """
+
+    name = "simple"
+
+    def __init__(self, spec: FeatureSpec, num_classes: int) -> None:
+        super().__init__(spec, num_classes)
+        self.classifier = nn.Linear(spec.encoder_channels[-1], num_classes)
+
+    def forward(self, features: UNetFeatures) -> Tensor:
+        return self.classifier(features.encoder[-1].flatten(2).mean(2))
