@@ -68,10 +68,21 @@ class TargetLabels:
         Returns:
             float ``(B,)``.
         """
+        return self.mask(logits).flatten(1).sum(1).float()
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """Voxels which the network takes for target.
+
+        Args:
+            logits: segmentation logits ``(B, L, ...)``.
+
+        Returns:
+            bool ``(B, ...)``.
+        """
         if self.has_regions:
-            return (logits[:, self.channels] > 0).any(1).flatten(1).sum(1).float()
+            return (logits[:, self.channels] > 0).any(1)
         labels = torch.tensor(self.labels, device=logits.device)
-        return torch.isin(logits.argmax(1), labels).flatten(1).sum(1).float()
+        return torch.isin(logits.argmax(1), labels)
 
 
 def _resolve(wanted: Sequence[int | str], label_manager: Any, foreground: list[int]) -> list[int]:

@@ -14,7 +14,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
 
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
@@ -96,14 +97,7 @@ class MultiTaskPredictor(nnUNetPredictor):
         plans_manager = PlansManager(load_json(str(folder / "plans.json")))
         configuration = plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
         label_manager = plans_manager.get_label_manager(dataset_json)
-        unet = get_network_from_plans(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            determine_num_input_channels(plans_manager, configuration, dataset_json),
-            label_manager.num_segmentation_heads,
-            deep_supervision=False,
-        )
+        unet = build_unet(plans_manager, configuration, dataset_json)
         self.head_config = configs[0]
         head = build_head(
             configs[0]["name"], feature_spec(unet), configs[0]["num_classes"], **configs[0].get("options", {})
@@ -155,6 +149,18 @@ class MultiTaskPredictor(nnUNetPredictor):
         network = getattr(self.network, "_orig_mod", self.network)
         assert isinstance(network, EvidenceNetwork)
         return network
+
+
+def build_unet(plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: dict) -> nn.Module:
+    """nnU-Net's network for a configuration, without deep supervision."""
+    return get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        determine_num_input_channels(plans_manager, configuration, dataset_json),
+        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
+        deep_supervision=False,
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,93 @@
+"""``nnUNet3DCT_probe``: plain classifiers on a trained network's features, beside its head."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the command, nnU-Net's where it has them."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNet3DCT_probe",
+        description="Fits LDA and logistic regression on the training cases of a fold, on the network's pooled "
+        "features and on intensity and shape of the target that it outlines, and scores them on whole validation "
+        "volumes beside the network's own head. A head that does not beat them is not worth its parameters.",
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of a preprocessed dataset")
+    parser.add_argument("-tr", default="nnUNetTrainer_CLSHeadSumFT", help="trainer. Default: %(default)s")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans. Default: %(default)s")
+    parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds; several are put together. Default: all found")
+    parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint. Default: %(default)s")
+    parser.add_argument("-device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="default: %(default)s")
+    parser.add_argument(
+        "--target_labels", metavar="LABELS", help="as NNUNETV2_MT_TARGET_LABELS; default: the checkpoint's"
+    )
+    parser.add_argument("-o", type=Path, help="output file. Default: probe.json in the model folder")
+    parser.add_argument("--disable_progress_bar", action="store_true")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Probe, write the result and print it; exit with code 1 and one message on failure."""
+    args = build_parser().parse_args(argv)
+    try:
+        _probe(args)
+    except NNUNet3DCTError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _probe(args: argparse.Namespace) -> None:
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+    from tqdm import tqdm
+
+    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
+    from nnunet_3dct.files import write_json
+    from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
+    from nnunet_3dct.inference.predictor import choose_device
+    from nnunet_3dct.probe.report import format_report, probe
+    from nnunet_3dct.settings import Settings
+
+    model = find_model_folder(args.d, args.tr, args.p, args.c)
+    folds = [fold for fold in find_folds(model, args.f, args.chk) if fold != "all"]
+    if not folds:
+        raise SettingsError("-f: expected folds with held-out cases, found only all.")
+    try:
+        base = Path(nnUNet_preprocessed.require()) / model.parent.name
+    except RuntimeError as error:
+        raise SettingsError(str(error)) from error
+    if not (base / "splits_final.json").is_file():
+        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
+    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
+    chosen = Settings.from_env({"NNUNETV2_MT_TARGET_LABELS": args.target_labels or ""}).target_labels
+    bar = partial(tqdm, desc="cases", leave=False, disable=True if args.disable_progress_bar else None)
+
+    def progress(cases: Iterable[str]) -> Iterable[str]:
+        return bar(cases)
+
+    result = probe(
+        model,
+        base,
+        load_json(str(base / "splits_final.json")),
+        [int(fold) for fold in folds],
+        load_class_labels(find_class_labels([base, *raw])),
+        checkpoint_name=args.chk,
+        target_labels=chosen,
+        device=choose_device(args.device),
+        progress=progress,
+    )
+    output = args.o or model / "probe.json"
+    write_json(result, output)
+    print(f"{model.name}\n{format_report(result)}\n\nwritten to {output}")
+
+
+if __name__ == "__main__":
+    main()

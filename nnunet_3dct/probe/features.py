@@ -1,0 +1,157 @@
+"""What a trained network shows of each case: pooled features, its own class, and the target that it outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor, nn
+
+from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.inference.predictor import build_unet
+from nnunet_3dct.networks.heads import ClassificationHead, build_head
+from nnunet_3dct.networks.heads.base import UNetFeatures
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.networks.pooling import pool_features
+from nnunet_3dct.probe.target_features import target_features
+from nnunet_3dct.target import TargetLabels
+
+
+@dataclass(frozen=True)
+class CaseFeatures:
+    """Of one whole volume; windows are averaged with the target voxels that the network finds as weights.
+
+    Attributes:
+        pooled: see :func:`~nnunet_3dct.networks.pooling.pool_features`.
+        head_probs: class probabilities of the network's own head, None where it has none.
+        target: first-order and shape features of the predicted target by name.
+    """
+
+    pooled: np.ndarray
+    head_probs: np.ndarray | None
+    target: dict[str, float]
+
+
+class _Pooling(nn.Module):
+    """Stands where the head stands; gives the pooled features, and what the head says if there is one."""
+
+    def __init__(self, target: TargetLabels, head: ClassificationHead | None) -> None:
+        super().__init__()
+        self.target = target
+        self.head = head
+
+    def forward(self, features: UNetFeatures) -> tuple[Tensor, Tensor | None]:
+        pooled = pool_features(features, self.target.channels, self.target.has_regions)
+        return pooled, self.head(features) if self.head is not None else None
+
+
+class _Recorder(nn.Module):
+    """Looks to nnU-Net's sliding window like a segmentation network and notes the features on the side."""
+
+    def __init__(self, network: MultiTaskUNet, target: TargetLabels) -> None:
+        super().__init__()
+        self.network = network
+        self.target = target
+        self.windows: list[tuple[Tensor, Tensor | None, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits, (pooled, class_logits) = self.network(x, return_cls=True)
+        probs = None if class_logits is None else class_logits.double().softmax(1).cpu()
+        self.windows.append((pooled.double().cpu(), probs, self.target.voxels(logits).double().cpu()))
+        return logits
+
+    def result(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pooled features and head probabilities of the case."""
+        weights = torch.cat([voxels for _, _, voxels in self.windows])
+        if not bool(weights.sum() > 0):
+            weights = torch.ones_like(weights)
+        weights = weights / weights.sum()
+        pooled = torch.cat([p for p, _, _ in self.windows])
+        probs = [p for _, p, _ in self.windows if p is not None]
+        head = (weights @ torch.cat(probs)).numpy() if probs else None
+        return (weights @ pooled).numpy(), head
+
+
+class FeatureExtractor:
+    """A trained network of one fold, for probing.
+
+    Args:
+        model_folder: nnU-Net's ``<trainer>__<plans>__<configuration>``, of a multi-task trainer or of any other.
+        fold: fold folder to read.
+        checkpoint_name: file inside it.
+        target_labels: voxel labels that carry the class, as in ``NNUNETV2_MT_TARGET_LABELS``; by default the
+            checkpoint's own, else all foreground.
+        device: where the network runs.
+
+    Raises:
+        CheckpointError: a file is missing, unreadable or of another network.
+        SettingsError: a cascade, or labels that do not exist.
+    """
+
+    def __init__(
+        self,
+        model_folder: Path,
+        fold: int,
+        checkpoint_name: str,
+        target_labels: tuple[int | str, ...] | None,
+        device: torch.device,
+    ) -> None:
+        for name in ("plans.json", "dataset.json"):
+            if not (model_folder / name).is_file():
+                raise CheckpointError(f"Model folder {model_folder}: expected {name}, found none.")
+        dataset_json = load_json(str(model_folder / "dataset.json"))
+        self.plans = PlansManager(load_json(str(model_folder / "plans.json")))
+        path = model_folder / f"fold_{fold}" / checkpoint_name
+        checkpoint = read_checkpoint(path)
+        self.configuration = self.plans.get_configuration(checkpoint["init_args"]["configuration"])
+        if self.configuration.previous_stage_name is not None:
+            raise SettingsError(f"{model_folder}: expected a network that stands alone, found the stage of a cascade.")
+
+        unet = build_unet(self.plans, self.configuration, dataset_json)
+        check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
+        unet.load_state_dict(checkpoint["network_weights"])
+        head = None
+        saved_target = None
+        if HEAD_STATE in checkpoint:
+            config = head_config(checkpoint, str(path))
+            head = build_head(config["name"], feature_spec(unet), config["num_classes"], **config["options"])
+            check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
+            head.load_state_dict(checkpoint[HEAD_STATE])
+            saved_target = config["target_labels"]
+        self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
+        self._recorder = _Recorder(MultiTaskUNet(unet, _Pooling(self.target, head)), self.target)  # type: ignore[arg-type]
+        self._predictor = nnUNetPredictor(
+            use_mirroring=False, device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False
+        )
+        self._predictor.manual_initialization(
+            self._recorder, self.plans, self.configuration, None, dataset_json, "", None
+        )
+        self._recorder.to(device).eval()
+
+    def extract(self, preprocessed: Path, cases: Iterable[str]) -> Iterator[tuple[str, CaseFeatures]]:
+        """Features of preprocessed cases.
+
+        Args:
+            preprocessed: dataset folder in ``nnUNet_preprocessed``.
+            cases: identifiers.
+        """
+        folder = str(preprocessed / self.configuration.data_identifier)
+        dataset = infer_dataset_class(folder)(folder)
+        for case in cases:
+            image = np.asarray(dataset.load_case(case)[0][:])
+            self._recorder.windows.clear()
+            logits = self._predictor.predict_sliding_window_return_logits(torch.from_numpy(image))
+            pooled, probs = self._recorder.result()
+            mask = self.target.mask(logits[None])[0].cpu().numpy()
+            spacing = [*self.configuration.spacing]
+            if len(spacing) == 2:  # 2D networks: slices of unknown distance
+                spacing = [1.0, *spacing]
+            yield case, CaseFeatures(pooled, probs, target_features(image, mask, spacing))
