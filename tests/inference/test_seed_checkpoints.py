@@ -115,7 +115,9 @@ def test_prediction_gives_what_network_and_head_compute_apart(
     report = json.loads((tmp_path / "new_000_classification.json").read_text())
     assert report["probs"] == pytest.approx(expected.tolist(), abs=1e-4)
     found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "new_000.nii.gz")))
-    np.testing.assert_array_equal(found, logits.argmax(1)[0, :, 4:-4, 4:-4].numpy())
+    labels = logits.argmax(1)[0, :, 4:-4, 4:-4].numpy()
+    assert len(np.unique(labels)) == 3
+    assert (found != labels).mean() < 1e-3  # nnU-Net keeps logits as fp16: near-ties of random weights may turn
 
 
 def test_fine_tuning_starts_from_network_and_head(
