@@ -92,9 +92,11 @@ class MultiTaskCheckpoints(_Base):
             if isinstance(filename_or_checkpoint, dict)
             else read_checkpoint(source, map_location=self.device)
         )
-        if not self.was_initialized:
-            self.initialize()
         config = head_config(checkpoint, source)
+        if not self.was_initialized:
+            if config["name"] == self.head_name:
+                self._start_options = config["options"]
+            self.initialize()
         if config["num_classes"] != self.num_classes:
             raise CheckpointError(
                 f"Checkpoint {source}: expected a head for {self.num_classes} classes, found one for "

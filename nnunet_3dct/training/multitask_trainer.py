@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
     """
 
     head_name = "grid"
-    head_options: dict[str, Any] = {}  # noqa: RUF012 - read only
+    head_options: ClassVar[dict[str, Any]] = {}
     head_lr_factor = 1.0
     default_class_weights = "none"
     label_smoothing = 0.0
@@ -79,6 +79,7 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         label_manager = PlansManager(plans).get_label_manager(dataset_json)
         self.target_labels = TargetLabels(label_manager, settings.target_labels)
         class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)  # may raise
+        self._start_options: dict[str, Any] | None = None
         self._starts_from_checkpoint = self.from_checkpoint or bool(
             self.may_start_from_checkpoint and settings.pre_checkpoint_path
         )
@@ -87,7 +88,9 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
             name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
             output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
             unet_state = self._unet_state(PlansManager(plans), configuration, dataset_json)
-            check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output)
+            start = check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output)
+            if start is not None and start["name"] == self.head_name:
+                self._start_options = start["options"]
 
         super().__init__(plans, configuration, fold, dataset_json, device)
         # Upstream's initialize() builds the network through this name. The static method of the class stays
@@ -137,8 +140,11 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         return self.multitask_network
 
     def build_head_options(self) -> dict[str, Any]:
-        """Options of the head; a variant whose head needs to know the target adds them here."""
-        return dict(self.head_options)
+        """Options of the head: those of the checkpoint that training starts from, else the trainer's.
+
+        A variant whose head needs to know the target adds that here.
+        """
+        return dict(self.head_options if self._start_options is None else self._start_options)
 
     def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the U-Net that are trained, and those of the head."""

@@ -54,7 +54,7 @@ def check_pre_checkpoint(
     num_classes: int,
     unet_state: Mapping[str, Tensor],
     output_folder: Path | None,
-) -> None:
+) -> dict[str, Any] | None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
     A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1; should
@@ -67,13 +67,16 @@ def check_pre_checkpoint(
         unet_state: names and shapes of the U-Net's parameters; meta tensors will do.
         output_folder: of the run, None when ``nnUNet_results`` is not set.
 
+    Returns:
+        The description of the head that the checkpoint holds; None without one, or when none is needed.
+
     Raises:
         CheckpointError: the variable is not set, or its file is missing, unreadable, belongs to another
             network, or holds a head for another number of classes.
     """
     path = settings.pre_checkpoint_path
     if output_folder is not None and any(output_folder.glob("checkpoint_*.pth")):
-        return
+        return None
     if path is None:
         raise CheckpointError(
             f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected its path, "
@@ -82,10 +85,12 @@ def check_pre_checkpoint(
         )
     checkpoint = read_checkpoint(path)
     check_unet_fits(unet_state, checkpoint["network_weights"], str(path))
-    if HEAD_STATE in checkpoint:
-        found = head_config(checkpoint, str(path))["num_classes"]
-        if found != num_classes:
-            raise CheckpointError(
-                f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for "
-                f"{found}. Use a stage-1 checkpoint, or one that was trained with the same classes."
-            )
+    if HEAD_STATE not in checkpoint:
+        return None
+    config = head_config(checkpoint, str(path))
+    if config["num_classes"] != num_classes:
+        raise CheckpointError(
+            f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for "
+            f"{config['num_classes']}. Use a stage-1 checkpoint, or one that was trained with the same classes."
+        )
+    return config

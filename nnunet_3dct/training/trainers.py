@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,10 +20,13 @@ class nnUNetTrainer_Stage1(ScheduledTrainer):
 class nnUNetTrainer_CLSHeadSum(MultiTaskTrainer):
     """Grid head over bottleneck and decoder, both tasks together from scratch."""
 
+    head_options: ClassVar[dict[str, Any]] = {"normalize": True}
+
 
 class nnUNetTrainer_CLSHeadSumFT(MultiTaskTrainer):
     """As ``CLSHeadSum``, from a stage-1 checkpoint, the head at ten times the rate throughout."""
 
+    head_options: ClassVar[dict[str, Any]] = {"normalize": True}
     from_checkpoint = True
     head_lr_factor = 10.0
 
@@ -78,7 +81,7 @@ class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
 
     def build_head_options(self) -> dict[str, Any]:
         target = self.target_labels
-        return {"target_channels": list(target.channels), "regions": target.has_regions, **self.head_options}
+        return {**super().build_head_options(), "target_channels": target.channels, "regions": target.has_regions}
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""

@@ -97,7 +97,7 @@ def test_saved_head_is_rebuilt_from_name_classes_and_options(name: str, spec: Fe
 
 def test_options_come_back_from_the_checkpoint() -> None:
     head = build_head("grid", SPECS[0], 3, grid=2)
-    assert head.options == {"grid": 2}
+    assert head.options == {"grid": 2, "normalize": False}
     rebuilt = build_head("grid", SPECS[0], 3, **head.options)
     assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {k: v.shape for k, v in head.state_dict().items()}
 
@@ -130,6 +130,18 @@ def test_grid_head_of_six_stages_has_the_published_parameters() -> None:
         expected[f"mlp_layers.{i}.2.bias"] = (3,)
     expected |= {"final_fc.weight": (3, 18), "final_fc.bias": (3,)}
     assert {name: tuple(value.shape) for name, value in head.state_dict().items()} == expected
+
+
+def test_normalised_grid_head_does_not_see_level_and_scale_of_the_features() -> None:
+    plain, normalised = (build_head("grid", SPECS[0], 3, normalize=flag) for flag in (False, True))
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in normalised.state_dict().items()
+    }
+    low = features(SPECS[0])
+    high = UNetFeatures([f * 3 + 10 for f in low.encoder], [f * 3 + 10 for f in low.decoder], low.logits)
+    with torch.no_grad():
+        torch.testing.assert_close(normalised(high), normalised(low), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(plain(high), plain(low), atol=0.1)
 
 
 def test_grid_head_keeps_where_the_strongest_response_is() -> None:

@@ -1,0 +1,231 @@
+"""All heads and the probe under one budget: one stage 1, then every trainer with several seeds, on fold 0.
+
+Each finished run is kept below ``--work``, so that a stopped comparison goes on where it was. Trainers from scratch
+get the iterations of both stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_3dct.evaluation.bootstrap import draw_counts, resampled_metrics
+
+STAGE_1 = "nnUNetTrainer_Stage1"
+FROM_SCRATCH = ("nnUNetTrainer_CLSHeadSum",)
+TRAINERS = [f"nnUNetTrainer_CLSHead{n}" for n in ("Sum", "SumFT", "Simple", "SepOpt", "MA", "Lesion")]
+OURS, REFERENCE = "nnUNetTrainer_CLSHeadLesion", "nnUNetTrainer_CLSHeadSumFT"
+PLANS, CONFIGURATION = "nnUNetPlansTiny", "3d_fullres"
+RESAMPLES = 2000
+
+
+def main() -> None:
+    """Prepare, train what is missing, probe, gather."""
+    args = _parser().parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str((args.work / name).resolve())
+    os.environ.update(nnUNet_def_n_proc="2", nnUNet_n_proc_DA="1", GOMP_SPINCOUNT="30000")
+    dataset = _prepare(args)
+    stage_1 = args.work / "results" / dataset / f"{STAGE_1}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    if not (stage_1 / "validation" / "summary.json").is_file():
+        _train(args, dataset, STAGE_1, args.stage_1, args.lr_1, 0, args.work / "results")
+    for seed in range(args.seeds):
+        for trainer in args.trainers:
+            results = args.work / f"seed_{seed}"
+            if not (_fold(results, dataset, trainer) / "validation" / "classification_metrics.json").is_file():
+                shutil.rmtree(_fold(results, dataset, trainer), ignore_errors=True)
+                iterations = args.stage_2 + (args.stage_1 if trainer in FROM_SCRATCH else 0)
+                _train(args, dataset, trainer, iterations, args.lr_2, seed, results, stage_1 / "checkpoint_final.pth")
+    probe = args.work / "probe.json"
+    if not probe.is_file():
+        command = ["nnUNet3DCT_probe", "-d", dataset, "-tr", STAGE_1, "-p", PLANS, "-f", "0", "-device", "cpu"]
+        labels = ["--target_labels", args.target_labels] if args.target_labels else []
+        _run([*command, "-o", str(probe), *labels], {})
+    result = gather(args, dataset, stage_1)
+    print(table(result))
+    args.o.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
+    parser.add_argument("-o", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--hippocampus", type=Path, help="raw Dataset004_Hippocampus; default: the hard phantom")
+    parser.add_argument("--cases", type=int, default=120, help="of the phantom. Default: %(default)s")
+    parser.add_argument("--folds", type=int, default=3, help="fold 0 of so many is held out. Default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--stage_1", type=int, default=900, help="iterations. Default: %(default)s")
+    parser.add_argument("--stage_2", type=int, default=400, help="iterations. Default: %(default)s")
+    parser.add_argument("--lr_1", type=float, default=0.05)
+    parser.add_argument("--lr_2", type=float, help="default: each trainer's own")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--intensity_aug", choices=("on", "off"), default="off")
+    parser.add_argument("--target_labels", help="as NNUNETV2_MT_TARGET_LABELS")
+    parser.add_argument("--trainers", nargs="+", default=TRAINERS)
+    return parser
+
+
+def _run(command: list[str], variables: dict[str, str]) -> None:
+    program = Path(sys.executable).parent / command[0]
+    subprocess.run(
+        [str(program), *command[1:]], check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL
+    )
+
+
+def _prepare(args: argparse.Namespace) -> str:
+    """The planned dataset; returns its name."""
+    dataset = "Dataset004_Hippocampus" if args.hippocampus else "Dataset001_3DCT"
+    preprocessed = args.work / "preprocessed" / dataset
+    plans_file = preprocessed / f"{PLANS}.json"
+    if (args.work / "prepared").is_file():
+        return dataset
+    raw = args.work / "raw" / dataset
+    spacing: list[str] = []
+    if args.hippocampus:
+        shutil.copytree(args.hippocampus, raw, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    else:
+        phantom = ["nnUNet3DCT_phantom", "-o", str(raw), "--cases", str(args.cases), "--val", "1"]
+        _run([*phantom, "--seed", "100", "--difficulty", "hard"], {})
+        spacing = ["-overwrite_target_spacing", "5", "2.8", "2.8"]
+    number = str(int(dataset[7:10]))
+    plan = ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", CONFIGURATION, "-pl", "TinyUNetPlanner"]
+    _run([*plan, *spacing, "-gpu_memory_target", "1", "-np", "2", "-npfp", "2"], {})
+    _run(["nnUNet3DCT_splits", "-d", number, "-k", str(args.folds)], {})
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"][CONFIGURATION]["batch_size"] = args.batch_size
+    plans_file.write_text(json.dumps(plans))
+    (args.work / "prepared").touch()
+    return dataset
+
+
+def _train(
+    args: argparse.Namespace,
+    dataset: str,
+    trainer: str,
+    iterations: int,
+    lr: float | None,
+    seed: int,
+    results: Path,
+    stage_1: Path | None = None,
+) -> None:
+    epochs = max(1, iterations // 100)
+    variables = {
+        "nnUNet_results": str(results.resolve()),
+        "NNUNETV2_MT_EPOCHS": str(epochs),
+        "NNUNETV2_MT_ITERS_PER_EPOCH": str(iterations // epochs),
+        "NNUNETV2_MT_VAL_ITERS": "2",
+        "NNUNETV2_MT_CLS_VAL_EVERY": str(epochs),
+        "NNUNETV2_MT_SEED": str(seed),
+        "NNUNETV2_MT_INTENSITY_AUG": args.intensity_aug,
+    }
+    if lr is not None:
+        variables["NNUNETV2_MT_LR"] = str(lr)
+    if args.target_labels:
+        variables["NNUNETV2_MT_TARGET_LABELS"] = args.target_labels
+    if stage_1 is not None:
+        variables["NNUNETV2_PRE_CHECKPOINT_PATH"] = str(stage_1.resolve())
+    start = time.perf_counter()
+    _run(["nnUNetv2_train", dataset, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", "cpu"], variables)
+    print(f"{trainer} seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def _fold(results: Path, dataset: str, trainer: str) -> Path:
+    return results / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}" / "fold_0"
+
+
+def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, Any]:
+    """Means over the seeds; intervals over cases, which are drawn alike for every trainer and seed."""
+    labels = json.loads((args.work / "raw" / dataset / "classification.json").read_text())
+    found: dict[str, Any] = {
+        "dataset": dataset,
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("work", "o")},
+        "stage_1_dice": _dice(stage_1),
+        "trainers": {},
+        "probe": json.loads((args.work / "probe.json").read_text())["scores"],
+    }
+    bootstrap: dict[str, np.ndarray] = {}
+    for trainer in args.trainers:
+        folds = [_fold(args.work / f"seed_{seed}", dataset, trainer) for seed in range(args.seeds)]
+        resampled, scores = [], []
+        for fold in folds:
+            truth, probs = _predictions(fold / "validation", labels)
+            counts = draw_counts(truth, RESAMPLES, 0)
+            resampled.append(resampled_metrics(counts, truth, probs.argmax(1), probs)["f1_macro"])
+            metrics = json.loads((fold / "validation" / "classification_metrics.json").read_text())
+            scores.append({key: metrics[key] for key in ("f1_macro", "balanced_accuracy", "auc_macro")})
+        bootstrap[trainer] = np.mean(resampled, axis=0)
+        dice = [_dice(fold) for fold in folds]
+        found["trainers"][trainer] = {
+            "dice": [d["mean"] for d in dice],
+            "dice_per_label": {label: float(np.mean([d[label] for d in dice])) for label in dice[0]},
+            **{key: [score[key] for score in scores] for key in scores[0]},
+            "f1_macro_interval": np.quantile(bootstrap[trainer], [0.025, 0.975]).tolist(),
+            "n_cases": len(truth),
+        }
+    if {OURS, REFERENCE} <= set(bootstrap):
+        difference = bootstrap[OURS] - bootstrap[REFERENCE]
+        found["ours_minus_grid_f1"] = {
+            "value": float(
+                np.mean(found["trainers"][OURS]["f1_macro"]) - np.mean(found["trainers"][REFERENCE]["f1_macro"])
+            ),
+            "interval": np.quantile(difference, [0.025, 0.975]).tolist(),
+        }
+    return found
+
+
+def _dice(fold: Path) -> dict[str, float]:
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    per_label = {label: metrics["Dice"] for label, metrics in summary["mean"].items()}
+    return {**per_label, "mean": summary["foreground_mean"]["Dice"]}
+
+
+def _predictions(folder: Path, labels: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    suffix = "_classification.json"
+    cases = sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
+    probs = [json.loads((folder / f"{case}{suffix}").read_text())["probs"] for case in cases]
+    return np.array([int(labels[case]) for case in cases]), np.array(probs)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        f"{result['dataset']}; stage 1 alone: Dice {result['stage_1_dice']['mean']:.3f}",
+        "",
+        "| trainer | mean Dice | macro-F1 (95 % interval) | of each seed | balanced accuracy | AUC |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in result["trainers"].items():
+        low, high = row["f1_macro_interval"]
+        each = ", ".join(f"{value:.2f}" for value in row["f1_macro"])
+        lines.append(
+            f"| `{name}` | {np.mean(row['dice']):.3f} | {np.mean(row['f1_macro']):.3f} ({low:.2f} to {high:.2f}) | "
+            f"{each} | {np.mean(row['balanced_accuracy']):.3f} | {np.mean(row['auc_macro']):.3f} |"
+        )
+    for name, row in result["probe"].items():
+        low, high = row["confidence_intervals"]["f1_macro"]
+        lines.append(
+            f"| probe of stage 1: {name} | | {row['f1_macro']:.3f} ({low:.2f} to {high:.2f}) | | "
+            f"{row['balanced_accuracy']:.3f} | {row['auc_macro']:.3f} |"
+        )
+    if "ours_minus_grid_f1" in result:
+        low, high = result["ours_minus_grid_f1"]["interval"]
+        lines += [
+            "",
+            f"`{OURS}` minus `{REFERENCE}`: macro-F1 {result['ours_minus_grid_f1']['value']:+.3f} "
+            f"({low:+.2f} to {high:+.2f})",
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
