@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -20,7 +21,7 @@ from torch import nn
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, average_folds, passes_per_window
-from nnunet_3dct.networks.heads import build_head
+from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.target import TargetLabels
 
@@ -99,9 +100,7 @@ class MultiTaskPredictor(nnUNetPredictor):
         label_manager = plans_manager.get_label_manager(dataset_json)
         unet = build_unet(plans_manager, configuration, dataset_json)
         self.head_config = configs[0]
-        head = build_head(
-            configs[0]["name"], feature_spec(unet), configs[0]["num_classes"], **configs[0].get("options", {})
-        )
+        head = build_saved_head(configs[0], unet, checkpoints[0].get("trainer_name", ""))
         for path, checkpoint in zip(paths, checkpoints, strict=True):
             check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
             check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
@@ -149,6 +148,21 @@ class MultiTaskPredictor(nnUNetPredictor):
         network = getattr(self.network, "_orig_mod", self.network)
         assert isinstance(network, EvidenceNetwork)
         return network
+
+
+def build_saved_head(config: Mapping[str, Any], unet: nn.Module, trainer_name: str) -> ClassificationHead:
+    """The head that a checkpoint describes.
+
+    A head of the user's own is registered by the module that also holds its trainer, so that module is looked for
+    where nnU-Net looks for trainers.
+
+    Raises:
+        CheckpointError: no module has registered it.
+    """
+    if config["name"] not in head_names():
+        with contextlib.suppress(RuntimeError), contextlib.redirect_stdout(io.StringIO()):
+            recursive_find_trainer_class_by_name(trainer_name)
+    return build_head(config["name"], feature_spec(unet), config["num_classes"], **config.get("options", {}))
 
 
 def build_unet(plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: dict) -> nn.Module:

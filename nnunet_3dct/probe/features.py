@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.inference.predictor import build_unet
-from nnunet_3dct.networks.heads import ClassificationHead, build_head
+from nnunet_3dct.inference.predictor import build_saved_head, build_unet
+from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.heads.base import UNetFeatures
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.networks.pooling import pool_features
 from nnunet_3dct.probe.target_features import target_features
 from nnunet_3dct.target import TargetLabels
@@ -122,7 +122,7 @@ class FeatureExtractor:
         saved_target = None
         if HEAD_STATE in checkpoint:
             config = head_config(checkpoint, str(path))
-            head = build_head(config["name"], feature_spec(unet), config["num_classes"], **config["options"])
+            head = build_saved_head(config, unet, checkpoint.get("trainer_name", ""))
             check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
             head.load_state_dict(checkpoint[HEAD_STATE])
             saved_target = config["target_labels"]

@@ -16,12 +16,12 @@ def register(head: H) -> H:
     """Class decorator that makes ``head`` known under its ``name``.
 
     Raises:
-        ValueError: another head has that name.
+        ValueError: another head has that name. The same one again is fine: nnU-Net may import a module of
+            ``nnUNet_extTrainer`` twice.
     """
-    if head.name in _REGISTRY:
-        raise ValueError(
-            f"Two heads are named {head.name!r}: {_REGISTRY[head.name].__qualname__} and {head.__qualname__}"
-        )
+    known = _REGISTRY.get(head.name)
+    if known is not None and (known.__module__, known.__qualname__) != (head.__module__, head.__qualname__):
+        raise ValueError(f"Two heads are named {head.name!r}: {known.__qualname__} and {head.__qualname__}")
     _REGISTRY[head.name] = head
     return head
 
@@ -40,7 +40,7 @@ def build_head(name: str, spec: FeatureSpec, num_classes: int, **options: Any) -
     if name not in _REGISTRY:
         raise CheckpointError(
             f"Classification head {name!r} is not known here; known are {', '.join(head_names())}. "
-            "It was written by another version or needs the module that defines it."
+            "It was written by another version, or by a module of your own: set nnUNet_extTrainer to its folder."
         )
     return _REGISTRY[name](spec, num_classes, **options)
 
