@@ -6,7 +6,7 @@ usage() {
   cat <<'TEXT'
 Usage: train.sh [--help]
 
-Plans and preprocesses the dataset, trains stage 1 (segmentation) and stage 2 (segmentation and class).
+Plans and preprocesses the dataset, splits it into folds stratified by class, trains stage 1 (segmentation) and stage 2 (segmentation and class).
 Stages whose checkpoint_final.pth exists are left out.
 
 From the environment:
@@ -45,6 +45,10 @@ stage2="$nnUNet_results/$DATASET/${TRAINER}__${PLANS}__${CONFIGURATION}/fold_$FO
 
 if [[ ! -f "$nnUNet_preprocessed/$DATASET/$PLANS.json" ]]; then
   nnUNetv2_plan_and_preprocess -d "$id" --verify_dataset_integrity -c "$CONFIGURATION" -pl "$PLANNER"
+fi
+
+if [[ ! -f "$nnUNet_preprocessed/$DATASET/splits_final.json" ]]; then
+  nnUNet3DCT_splits -d "$id"
 fi
 
 if [[ ! -f "$stage1/checkpoint_final.pth" ]]; then

@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(command: list[str], variables: dict[str, str]) -> None:
     program = Path(sys.executable).parent / command[0]
-    subprocess.run(
-        [str(program), *command[1:]], check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([str(program), *command[1:]], check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
 
 
 def _prepare(args: argparse.Namespace) -> str:

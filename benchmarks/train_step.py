@@ -91,7 +91,7 @@ def measure(device: str, rounds: int) -> dict[str, Any]:
     for n in range(rounds):
         for name in names[n % len(names) :] + names[: n % len(names)]:
             seconds[name].append(_ask(pipes[name], "step"))
-        print(f"round {n + 1}: {({k: round(v[-1], 3) for k, v in seconds.items()})}", file=sys.stderr)
+        print(f"round {n + 1}: { ({k: round(v[-1], 3) for k, v in seconds.items()}) }", file=sys.stderr)
     found: dict[str, Any] = {"device": device, "rounds": rounds, "trainers": {}}
     for name in names:
         ratios = [own / stock for own, stock in zip(seconds[name], seconds[STOCK], strict=True)]
@@ -182,7 +182,7 @@ def _table(result: dict[str, Any]) -> str:
         f"One training step, batch {stock['batch']}, {result['device']}, {result['rounds']} rounds, "
         f"{result['machine']}",
         "",
-        "| trainer | step [s] | ratio to stock (lowest to highest round) | peak memory [MiB] | parameters of the head |",
+        "| trainer | step [s] | ratio to stock (lowest, highest round) | peak memory [MiB] | parameters of the head |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, row in result["trainers"].items():

@@ -56,9 +56,7 @@ def _prepared(classifier: LinearDiscriminantAnalysis | LogisticRegression) -> Pi
 
 
 def _lda(classes: int) -> Pipeline:
-    return _prepared(
-        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(classes, 1 / classes))
-    )
+    return _prepared(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(classes, 1 / classes)))
 
 
 def _logistic(y: np.ndarray) -> Pipeline | GridSearchCV:

@@ -114,9 +114,7 @@ def _classify(
     return found
 
 
-def _score(
-    probs: Mapping[str, np.ndarray], labels: ClassLabels, names: list[str], resamples: int
-) -> dict[str, Any]:
+def _score(probs: Mapping[str, np.ndarray], labels: ClassLabels, names: list[str], resamples: int) -> dict[str, Any]:
     truth = np.array([labels.by_case[case] for case in probs])
     table = np.stack(list(probs.values()))
     predicted = table.argmax(1)

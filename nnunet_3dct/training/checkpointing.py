@@ -165,7 +165,8 @@ class MultiTaskCheckpoints(_Base):
             raise CheckpointError(
                 f"{self.output_folder}: training cannot be resumed, {len(problems)} settings or labels differ from "
                 "those it began with. Restore them; or train anew with another nnUNet_results, "
-                f"{PRE_CHECKPOINT_PATH} set to this run's checkpoint:\n  " + "\n  ".join(problems[:20])
+                f"{PRE_CHECKPOINT_PATH} set to this run's checkpoint:\n  "
+                + "\n  ".join(problems[:20])
                 + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
             )
 

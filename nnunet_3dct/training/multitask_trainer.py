@@ -155,16 +155,12 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
 
     def _sgd(self, params: Any) -> torch.optim.SGD:
         """SGD with nnU-Net's momentum and decay."""
-        return torch.optim.SGD(
-            params, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True
-        )
+        return torch.optim.SGD(params, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """nnU-Net's SGD and schedule; the head's rate is ``head_lr_factor`` times the U-Net's."""
         unet, head = self._parameters()
-        optimizer = self._sgd(
-            [{"params": unet}, {"params": head, "lr": self.initial_lr * self.head_lr_factor}]
-        )
+        optimizer = self._sgd([{"params": unet}, {"params": head, "lr": self.initial_lr * self.head_lr_factor}])
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:

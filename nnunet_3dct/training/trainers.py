@@ -51,9 +51,7 @@ class nnUNetTrainer_CLSHeadSepOpt(MultiTaskTrainer):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD and nnU-Net's polynomial for the U-Net; Adam at five times the rate and a cosine for the head."""
         unet, head = self._parameters()
-        optimizer = CombinedOptimizer(
-            self._sgd(unet), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor)
-        )
+        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor))
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs, [poly, cosine])
 
 
@@ -86,7 +84,5 @@ class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""
         unet, head = self._parameters()
-        optimizer = CombinedOptimizer(
-            self._sgd(unet), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2)
-        )
+        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2))
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs)

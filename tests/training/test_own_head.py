@@ -43,9 +43,7 @@ def run(command: str, *flags: str) -> subprocess.CompletedProcess[str]:
 def test_head_in_one_file_of_the_users_trains_and_predicts(
     own_file: Path, nnunet: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = run(
-        "nnUNetv2_train", toy.DATASET, "3d_fullres", "0", "-tr", TRAINER, "-p", toy.PLANS, "-device", "cpu"
-    )
+    trained = run("nnUNetv2_train", toy.DATASET, "3d_fullres", "0", "-tr", TRAINER, "-p", toy.PLANS, "-device", "cpu")
     assert trained.returncode == 0, trained.stderr
     flags = ["-d", toy.DATASET, "-c", "3d_fullres", "-tr", TRAINER, "-p", toy.PLANS, "-f", "0", "-device", "cpu"]
     io = ["-i", str(images), "-o", str(tmp_path / "out"), "--disable_tta"]

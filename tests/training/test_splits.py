@@ -69,7 +69,7 @@ def test_impossible_number_of_folds_is_refused(folds: int) -> None:
 def test_splits_that_exist_stay_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
     write_splits([{"train": ["a"], "val": ["b"]}], path)
-    with pytest.raises(OutputError, match="expected no splits yet.*--overwrite"):
+    with pytest.raises(OutputError, match=r"expected no splits yet.*--overwrite"):
         write_splits([], path)
     assert json.loads(path.read_text()) == [{"train": ["a"], "val": ["b"]}]
     write_splits([{"train": ["b"], "val": ["a"]}], path, overwrite=True)

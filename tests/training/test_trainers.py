@@ -86,7 +86,7 @@ def first_step(name: str, configuration: str = "3d_fullres") -> Any:
 
 
 def test_the_family_is_complete() -> None:
-    assert ALL == [f"nnUNetTrainer_CLSHead{n}" for n in ("Lesion", "MA", "SepOpt", "Simple", "Sum", "SumFT")]
+    assert [f"nnUNetTrainer_CLSHead{n}" for n in ("Lesion", "MA", "SepOpt", "Simple", "Sum", "SumFT")] == ALL
 
 
 # ---------------------------------------------------------------------- the battery
@@ -151,7 +151,9 @@ def test_one_step_on_other_networks_moves_what_is_trained(
 
 
 @every_trainer
-def test_loss_weight_scales_the_gradient_of_every_head(name: str, nnunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_weight_scales_the_gradient_of_every_head(
+    name: str, nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(getattr(trainers, name), "from_checkpoint", False)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, limit: torch.tensor(1.0))
     gradients = []
@@ -201,9 +203,7 @@ def made(name: str, monkeypatch: pytest.MonkeyPatch, epochs: int = 20) -> Any:
     return trainer
 
 
-def test_head_of_sumft_runs_at_ten_times_the_rate_at_every_epoch(
-    nnunet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_head_of_sumft_runs_at_ten_times_the_rate_at_every_epoch(nnunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = made("nnUNetTrainer_CLSHeadSumFT", monkeypatch)
     for epoch, (unet, head) in enumerate(rates(trainer, 20)):
         assert unet == pytest.approx(1e-3 * (1 - epoch / 20) ** 0.9)

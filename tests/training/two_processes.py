@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nnunetv2.training.nnUNetTrainer.nnUNetTrainer
 import torch
 from nnunetv2.run.run_training import find_free_network_port, get_trainer_from_args
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as upstream
 from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
@@ -27,7 +27,8 @@ def _enter(rank: int, port: int, work: Work, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     # nnU-Net takes CUDA for granted here; gloo needs networks without device ids
-    upstream.DDP = lambda network, device_ids: DistributedDataParallel(network)  # type: ignore[attr-defined]
+    module = nnunetv2.training.nnUNetTrainer.nnUNetTrainer
+    module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     try:
         work(*args)
     finally:
