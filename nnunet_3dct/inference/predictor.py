@@ -22,7 +22,7 @@ from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, rea
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, average_folds, passes_per_window
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec, uncompiled
 from nnunet_3dct.target import TargetLabels
 
 
@@ -145,7 +145,7 @@ class MultiTaskPredictor(nnUNetPredictor):
 
     def _evidence_network(self) -> EvidenceNetwork:
         # nnU-Net's manual_initialization compiles the network when nnUNet_compile asks for it
-        network = getattr(self.network, "_orig_mod", self.network)
+        network = uncompiled(self.network)
         assert isinstance(network, EvidenceNetwork)
         return network
 

@@ -75,6 +75,11 @@ class MultiTaskUNet(nn.Module):
         return {**unet, **{HEAD_PREFIX + k: v for k, v in cls_head.items()}}
 
 
+def uncompiled(network: nn.Module) -> nn.Module:
+    """The network that ``torch.compile`` wraps, or the network itself."""
+    return getattr(network, "_orig_mod", network)
+
+
 def feature_spec(unet: Any) -> FeatureSpec:
     """Read channels and dimension from the network, so that heads fit any plan."""
     encoder, decoder = unet.encoder, unet.decoder
