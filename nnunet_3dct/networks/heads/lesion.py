@@ -14,7 +14,7 @@ from nnunet_3dct.networks.pooling import pool_features, pooled_width
 
 @register
 class LesionHead(ClassificationHead):
-    """Features of every encoder and decoder stage, averaged under the target and over the whole patch.
+    """Mean and spread of every encoder and decoder stage under the target, mean over the patch, size of the target.
 
     The target is where the network's own segmentation sees it, see
     :func:`~nnunet_3dct.networks.pooling.pool_features`. LayerNorm, dropout and one linear layer follow: some 10⁴
