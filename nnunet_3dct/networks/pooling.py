@@ -42,7 +42,7 @@ def pool_features(features: UNetFeatures, target_channels: Sequence[int], region
             # matrix products: no more than one copy of a stage in memory
             mean, square = (values @ mask).squeeze(2), (values.square() @ mask).squeeze(2)
             variance = (square - mean.square()).clamp_min(0)
-            pooled += [mean, (variance + 1e-6).sqrt(), values.mean(2)]
+            pooled += [mean, (variance + 1e-4).sqrt(), values.mean(2)]
         return torch.cat([*pooled, weight.flatten(1).sum(1, keepdim=True).add(1).log2()], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""A network under ``torch.compile`` trains, validates and predicts as without; traced on the CPU, without code generation.
+"""A network under ``torch.compile`` trains, validates and predicts as without; traced on the CPU only.
 
 nnU-Net itself compiles on CUDA only; what matters here is that our calls and wrappers survive the tracing.
 """
