@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP threads that spin long starve the other processes of a machine with few cores
 export GOMP_SPINCOUNT ?= 30000
 
-.PHONY: help demo test test-all check format hippocampus clean
+.PHONY: help demo test test-all check format hippocampus heads heads-hippocampus train-step clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
@@ -14,6 +14,8 @@ help:
 	@echo "make test-all  the tests and the long end-to-end runs"
 	@echo "make check     ruff and mypy"
 	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
+	@echo "make heads, make heads-hippocampus HIPPOCAMPUS=...   all heads and the probe compared"
+	@echo "make train-step   cost of a training step beside stock nnU-Net's"
 	@echo "make format    ruff format"
 	@echo "make clean     removes the virtual environments and the demo"
 
@@ -41,6 +43,22 @@ test-all: $(TEST_VENV)/.installed
 # real MRI, about an hour on two CPU cores; HIPPOCAMPUS=folder of the raw dataset
 hippocampus: $(DEMO_VENV)/.installed
 	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" benchmarks/hippocampus.sh runs/hippocampus
+
+# one training step of every trainer beside stock nnU-Net's; some ten minutes on two CPU cores
+train-step: $(DEMO_VENV)/.installed
+	mkdir -p runs
+	$(DEMO_VENV)/bin/python benchmarks/train_step.py -o runs/train_step.json $(TRAIN_STEP_FLAGS)
+
+# every head and the probe on the hard phantom, about an hour on two CPU cores; goes on where it was stopped
+heads: $(DEMO_VENV)/.installed
+	mkdir -p runs
+	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_phantom -o runs/heads_phantom.json --target_labels lesion
+
+# the same on real MRI; HIPPOCAMPUS=folder of the raw dataset
+heads-hippocampus: $(DEMO_VENV)/.installed
+	mkdir -p runs
+	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_hippocampus -o runs/heads_hippocampus.json \
+		--hippocampus $(HIPPOCAMPUS) --folds 5 --intensity_aug on
 
 check: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .
