@@ -1,7 +1,7 @@
 """All heads and the probe under one budget: one stage 1, then every trainer with several seeds, on fold 0.
 
 Each finished run is kept below ``--work``, so that a stopped comparison goes on where it was. Trainers from scratch
-get the iterations of both stages.
+get the iterations of both stages, at stage 1's rate.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str((args.work / name).resolve())
     os.environ.update(nnUNet_def_n_proc="2", nnUNet_n_proc_DA="1", GOMP_SPINCOUNT="30000")
+    _require_same_settings(args)
     dataset = _prepare(args)
     stage_1 = args.work / "results" / dataset / f"{STAGE_1}__{PLANS}__{CONFIGURATION}" / "fold_0"
     if not (stage_1 / "validation" / "summary.json").is_file():
@@ -42,10 +43,12 @@ def main() -> None:
     for seed in range(args.seeds):
         for trainer in args.trainers:
             results = args.work / f"seed_{seed}"
+            scratch = trainer in FROM_SCRATCH
             if not (_fold(results, dataset, trainer) / "validation" / "classification_metrics.json").is_file():
                 shutil.rmtree(_fold(results, dataset, trainer), ignore_errors=True)
-                iterations = args.stage_2 + (args.stage_1 if trainer in FROM_SCRATCH else 0)
-                _train(args, dataset, trainer, iterations, args.lr_2, seed, results, stage_1 / "checkpoint_final.pth")
+                iterations = args.stage_2 + (args.stage_1 if scratch else 0)
+                lr = args.lr_1 if scratch else args.lr_2
+                _train(args, dataset, trainer, iterations, lr, seed, results, stage_1 / "checkpoint_final.pth")
     probe = args.work / "probe.json"
     if not probe.is_file():
         command = ["nnUNet3DCT_probe", "-d", dataset, "-tr", STAGE_1, "-p", PLANS, "-f", "0", "-device", "cpu"]
@@ -75,9 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _require_same_settings(args: argparse.Namespace) -> None:
+    """Runs of other settings in the work folder are not taken for these."""
+    settings = {k: str(v) for k, v in vars(args).items() if k not in ("work", "o", "seeds", "trainers")}
+    path = args.work / "settings.json"
+    if not path.is_file():
+        path.write_text(json.dumps(settings, indent=2))
+    elif json.loads(path.read_text()) != settings:
+        sys.exit(f"error: {path} holds other settings than asked for; give another folder with --work.")
+
+
 def _run(command: list[str], variables: dict[str, str]) -> None:
     program = Path(sys.executable).parent / command[0]
-    subprocess.run([str(program), *command[1:]], check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NNUNETV2_")}
+    subprocess.run([str(program), *command[1:]], check=True, env={**inherited, **variables}, stdout=subprocess.DEVNULL)
 
 
 def _prepare(args: argparse.Namespace) -> str:

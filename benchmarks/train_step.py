@@ -83,6 +83,7 @@ def measure(device: str, rounds: int) -> dict[str, Any]:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, name, device), daemon=True)
         process.start()
+        theirs.close()  # so that a process that died is noticed
         pipes[name], _ = ours, processes.append(process)
         about = ours.recv()  # one after the other, so that no start disturbs another
         print(f"{name}: {about}", file=sys.stderr)
@@ -145,6 +146,8 @@ def _work(pipe: Connection, name: str, device: str) -> None:
     pipe.send({"batch": shape})
     while pipe.recv() == "step":
         pipe.send(step())
+        if device == "cuda":
+            torch.cuda.empty_cache()  # seven processes share the card; they work one at a time
     peak = (
         torch.cuda.max_memory_allocated() / 2**20
         if device == "cuda"

@@ -24,7 +24,8 @@ class ClassLabels:
         by_case: case identifier (file name without channel number and ending) -> class, 0-based;
             -1 where the class is unknown.
         source: the file which the labels came from.
-        groups: case -> patient, from a CSV's column ``Patient``; cases without an entry stand alone.
+        groups: case -> patient, from the column ``Patient`` of the CSV, also of one beside the JSON; cases without
+            an entry stand alone.
     """
 
     by_case: dict[str, int]
@@ -77,6 +78,7 @@ def load_class_labels(path: Path) -> ClassLabels:
         pairs, groups = _csv_pairs(text, path)
     else:
         pairs = _json_pairs(text, path)
+        groups = _groups_beside(path)
 
     by_case: dict[str, int] = {}
     problems = []
@@ -177,6 +179,17 @@ def _csv_pairs(text: str, path: Path) -> tuple[list[tuple[str, object]], dict[st
     rows = [(_case_name(row["Names"] or ""), row) for row in reader]
     groups = {case: row["Patient"].strip() for case, row in rows if (row.get("Patient") or "").strip()}
     return [(case, row["Subtype"] or "") for case, row in rows], groups
+
+
+def _groups_beside(path: Path) -> dict[str, str]:
+    """Patients from a ``classification.csv`` beside a JSON that holds the classes."""
+    beside = path.with_suffix(".csv")
+    if not beside.is_file():
+        return {}
+    text = beside.read_text(encoding="utf-8-sig", errors="replace")
+    if "Patient" not in text.partition("\n")[0]:
+        return {}
+    return _csv_pairs(text, beside)[1]
 
 
 def _case_name(name: str) -> str:

@@ -73,6 +73,9 @@ def _probe(args: argparse.Namespace) -> None:
     def progress(cases: Iterable[str]) -> Iterable[str]:
         return bar(cases)
 
+    output = args.o or model / "probe.json"
+    if not output.parent.is_dir():
+        raise SettingsError(f"-o {output}: expected a folder that exists, found none.")
     result = probe(
         model,
         base,
@@ -84,9 +87,9 @@ def _probe(args: argparse.Namespace) -> None:
         device=choose_device(args.device),
         progress=progress,
     )
-    output = args.o or model / "probe.json"
+    print(f"{model.name}\n{format_report(result)}")
     write_json(result, output)
-    print(f"{model.name}\n{format_report(result)}\n\nwritten to {output}")
+    print(f"\nwritten to {output}")
 
 
 if __name__ == "__main__":

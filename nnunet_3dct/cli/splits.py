@@ -41,18 +41,19 @@ def _write(args: argparse.Namespace) -> None:
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     from nnunet_3dct.class_labels import find_class_labels, load_class_labels, require_class_labels
+    from nnunet_3dct.settings import Settings
     from nnunet_3dct.training.splits import SPLITS_FILE, folds_without_class, stratified_splits, write_splits
 
     try:
         raw, preprocessed = Path(nnUNet_raw.require()), Path(nnUNet_preprocessed.require())
         name = maybe_convert_to_dataset_name(args.d)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SettingsError(f"-d {args.d}: {error}") from error
     if not (raw / name / "dataset.json").is_file():
         raise SettingsError(f"-d {args.d}: expected dataset.json in {raw / name}, found none. Check -d and nnUNet_raw.")
     cases = list(get_filenames_of_train_images_and_targets(str(raw / name)))
     labels = load_class_labels(find_class_labels([preprocessed / name, raw / name]))
-    require_class_labels(labels, cases)
+    require_class_labels(labels, cases, Settings.from_env().num_cls)
     splits = stratified_splits(cases, labels.by_case, labels.groups, args.k, args.seed)
     path = preprocessed / name / SPLITS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def find_model_folder(dataset: str, trainer: str, plans: str, configuration: str
         raise SettingsError("nnUNet_results: expected the folder with the trained models, found it not set.")
     try:
         name = maybe_convert_to_dataset_name(dataset)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SettingsError(f"-d {dataset}: {error}") from error
     base = Path(results) / name
     wanted = base / f"{trainer}__{plans}__{configuration}"

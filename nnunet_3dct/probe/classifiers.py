@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -21,7 +20,8 @@ STRENGTHS = np.logspace(-4, 2, 7)
 def fit_and_predict(name: str, x: np.ndarray, y: np.ndarray, held_out: np.ndarray, num_classes: int) -> np.ndarray:
     """Fit one of :data:`NAMES` and classify cases it has not seen.
 
-    Missing features take the training mean, constant ones are left out, all are standardised. LDA shrinks its
+    Missing features take the training mean, constant ones are left out, all are standardised; where nothing is left
+    all classes are equally probable. LDA shrinks its
     covariance (Ledoit-Wolf) and takes all classes for equally likely; logistic regression balances them and
     chooses its strength by cross-validation inside the training cases.
 
@@ -36,9 +36,13 @@ def fit_and_predict(name: str, x: np.ndarray, y: np.ndarray, held_out: np.ndarra
         Probabilities ``(M, num_classes)``.
     """
     classes = np.unique(y)
-    if len(classes) == 1:
-        probs = np.ones((len(held_out), 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # columns without any number
+        telling = np.nanstd(x, axis=0) > 1e-12
+    if len(classes) == 1 or not telling.any():
+        probs = np.full((len(held_out), len(classes)), 1 / len(classes))
     else:
+        x, held_out = x[:, telling], held_out[:, telling]
         model = _lda(len(classes)) if name == "LDA" else _logistic(y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -49,10 +53,8 @@ def fit_and_predict(name: str, x: np.ndarray, y: np.ndarray, held_out: np.ndarra
 
 
 def _prepared(classifier: LinearDiscriminantAnalysis | LogisticRegression) -> Pipeline:
-    # keep_empty_features: a feature that no training case has becomes constant and is left out
-    return make_pipeline(
-        SimpleImputer(keep_empty_features=True), VarianceThreshold(1e-12), StandardScaler(), classifier
-    )
+    # keep_empty_features: a feature may be missing in all cases of an inner fold
+    return make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), classifier)
 
 
 def _lda(classes: int) -> Pipeline:

@@ -63,7 +63,11 @@ class _Recorder(nn.Module):
         self.windows: list[tuple[Tensor, Tensor | None, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        logits, (pooled, class_logits) = self.network(x, return_cls=True)
+        try:
+            logits, (pooled, class_logits) = self.network(x, return_cls=True)
+        except RuntimeError:  # out of memory: nnU-Net begins the case again
+            self.windows.clear()
+            raise
         probs = None if class_logits is None else class_logits.double().softmax(1).cpu()
         self.windows.append((pooled.double().cpu(), probs, self.target.voxels(logits).double().cpu()))
         return logits
@@ -81,7 +85,7 @@ class _Recorder(nn.Module):
 
 
 class FeatureExtractor:
-    """A trained network of one fold, for probing.
+    """A trained network of one fold, for probing; ``trained_on`` holds its training cases where it noted them.
 
     Args:
         model_folder: nnU-Net's ``<trainer>__<plans>__<configuration>``, of a multi-task trainer or of any other.
@@ -111,6 +115,7 @@ class FeatureExtractor:
         self.plans = PlansManager(load_json(str(model_folder / "plans.json")))
         path = model_folder / f"fold_{fold}" / checkpoint_name
         checkpoint = read_checkpoint(path)
+        self.trained_on = set((checkpoint.get("mt_labels") or {}).get("training", {}))
         self.configuration = self.plans.get_configuration(checkpoint["init_args"]["configuration"])
         if self.configuration.previous_stage_name is not None:
             raise SettingsError(f"{model_folder}: expected a network that stands alone, found the stage of a cascade.")

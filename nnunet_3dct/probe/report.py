@@ -67,6 +67,12 @@ def probe(
         if not train or not val:
             raise SettingsError(f"-f {fold}: expected training and validation cases of known class, found none.")
         extractor = FeatureExtractor(model_folder, fold, checkpoint_name, target_labels, device)
+        seen = sorted(extractor.trained_on.intersection(val))
+        if seen:
+            raise SettingsError(
+                f"-f {fold}: expected validation cases that the network has not seen, found {listing(seen)} among "
+                "those it was trained on. The splits changed since; restore them or train again."
+            )
         cases = dict(extractor.extract(preprocessed, progress([*train, *val])))
         sizes["n_training"].append(len(train))
         sizes["n_validation"] += len(val)

@@ -102,6 +102,12 @@ class MultiTaskCheckpoints(_Base):
                 f"Checkpoint {source}: expected a head for {self.num_classes} classes, found one for "
                 f"{config['num_classes']}. The class labels changed since; train anew or restore them."
             )
+        target = config["target_labels"]
+        if target is not None and list(target) != list(self.target_labels.labels):
+            raise CheckpointError(
+                f"Checkpoint {source}: its class is carried by the voxel labels {list(target)}, found "
+                f"{list(self.target_labels.labels)}. Set NNUNETV2_MT_TARGET_LABELS={','.join(map(str, target))}."
+            )
         network = self.multitask_network
         check_unet_fits(network.unet_state_dict(), checkpoint["network_weights"], source)
         check_unet_fits(network.cls_head.state_dict(), checkpoint[HEAD_STATE], f"{source} ({HEAD_STATE})")
@@ -136,11 +142,6 @@ class MultiTaskCheckpoints(_Base):
             "NNUNETV2_MT_CLS_VAL_EVERY": settings.cls_val_every,
         }
 
-    def _labels_of_fold(self) -> dict[str, int]:
-        """Class of every training and validation case."""
-        training, validation = self.do_split()
-        return {str(case): self.class_labels.by_case[case] for case in sorted({*training, *validation})}
-
     def _check_unchanged(self) -> None:
         """A resumed training goes on with the settings and labels that it began with.
 
@@ -155,17 +156,19 @@ class MultiTaskCheckpoints(_Base):
             if name in saved_settings and saved_settings[name] != value
         ]
         if saved_labels:
+            expected, found = _parts(saved_labels), _parts(labels)
             problems += [
-                f"{case}: expected class {saved_labels.get(case, 'none, it is not in this fold')}, "
-                f"found {labels.get(case, 'none, it is not in this fold')}"
-                for case in sorted({*labels, *saved_labels})
-                if labels.get(case) != saved_labels.get(case)
+                f"{case}: expected {expected.get(case, 'nothing, it was not in this fold')}, "
+                f"found {found.get(case, 'nothing, it is not in this fold')}"
+                for case in sorted({*expected, *found})
+                if expected.get(case) != found.get(case)
             ]
         if problems:
+            can_start = self.from_checkpoint or self.may_start_from_checkpoint
+            anew = f" and {PRE_CHECKPOINT_PATH} set to this run's checkpoint" if can_start else ""
             raise CheckpointError(
                 f"{self.output_folder}: training cannot be resumed, {len(problems)} settings or labels differ from "
-                "those it began with. Restore them; or train anew with another nnUNet_results, "
-                f"{PRE_CHECKPOINT_PATH} set to this run's checkpoint:\n  "
+                f"those it began with. Restore them, or train anew with another nnUNet_results{anew}:\n  "
                 + "\n  ".join(problems[:20])
                 + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
             )
@@ -184,3 +187,12 @@ class MultiTaskCheckpoints(_Base):
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+
+
+def _parts(labels: dict[str, dict[str, int]]) -> dict[str, str]:
+    """Part and class of each case, in words; a case of fold ``all`` is in both parts."""
+    found: dict[str, str] = {}
+    for part, classes in labels.items():
+        for case, k in classes.items():
+            found[case] = f"{found[case]} and {part}" if case in found else f"class {k} for {part}"
+    return found

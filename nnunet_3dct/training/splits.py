@@ -58,6 +58,11 @@ def stratified_splits(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare class: folds_without_class says where it is missing
         parts = list(kind.split(cases, strata, units))
+    if any(len(val) == 0 for _, val in parts):
+        raise ClassLabelsError(
+            f"Splits: {len(set(units))} patients cannot be spread over {folds} folds, one stays empty. "
+            "Ask for fewer (-k)."
+        )
     return [{"train": [cases[i] for i in train], "val": [cases[i] for i in val]} for train, val in parts]
 
 

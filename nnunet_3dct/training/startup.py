@@ -57,8 +57,8 @@ def check_pre_checkpoint(
 ) -> dict[str, Any] | None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
-    A run that resumes or only validates finds checkpoints in ``output_folder`` and needs no stage 1; should
-    such a run start anew after all, the checkpoint is checked when it is loaded.
+    A run that resumes or only validates finds checkpoints in ``output_folder`` and may do without; should such
+    a run start anew after all, the checkpoint is missed when it is loaded.
 
     Args:
         settings: with the path of the checkpoint.
@@ -75,7 +75,8 @@ def check_pre_checkpoint(
             network, or holds a head for another number of classes.
     """
     path = settings.pre_checkpoint_path
-    if output_folder is not None and any(output_folder.glob("checkpoint_*.pth")):
+    has_run = output_folder is not None and any(output_folder.glob("checkpoint_*.pth"))
+    if has_run and (path is None or not path.is_file()):
         return None
     if path is None:
         raise CheckpointError(

@@ -52,6 +52,12 @@ def test_class_without_training_case_gets_probability_zero(name: str) -> None:
 
 
 @every_classifier
+def test_without_any_telling_feature_all_classes_are_equally_probable(name: str) -> None:
+    x = np.full((12, 3), [0.0, 2.0, np.nan])
+    np.testing.assert_allclose(fit_and_predict(name, x, np.arange(12) % 3, x, 3), 1 / 3)
+
+
+@every_classifier
 def test_one_class_or_one_case_of_a_class_is_no_crash(name: str) -> None:
     x, y = data(12, 4, 3.0, 4)
     assert (fit_and_predict(name, x[y == 2], y[y == 2], x, 3).argmax(1) == 2).all()

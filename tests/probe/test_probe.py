@@ -72,6 +72,19 @@ def test_features_of_a_volume_of_several_windows_are_weighted_by_the_target(
     np.testing.assert_allclose(found.head_probs.sum(), 1)
 
 
+def test_validation_cases_that_the_network_was_trained_on_are_refused(
+    fine_tuned: Path, nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    splits = [{"train": toy.CASES[3:], "val": toy.CASES[:3]}]
+    changed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "pre", splits_final=splits)
+    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    monkeypatch.setenv("nnUNet_results", str(trained_results))
+    with pytest.raises(SystemExit):
+        run(fine_tuned, tmp_path / "p.json", "-f", "0")
+    assert "found toy_000, toy_001, toy_002 among those it was trained on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -151,7 +151,6 @@ def test_resuming_with_other_classes_is_refused(
     [
         ("NNUNETV2_MT_LOSS_WEIGHT", "0.5", "NNUNETV2_MT_LOSS_WEIGHT: expected 0.3, found 0.5"),
         ("NNUNETV2_MT_EPOCHS", "9", "NNUNETV2_MT_EPOCHS: expected 2, found 9"),
-        ("NNUNETV2_MT_TARGET_LABELS", "lesion", "NNUNETV2_MT_TARGET_LABELS: expected [1, 2], found [2]"),
         ("NNUNETV2_MT_CLASS_WEIGHTS", "balanced", "NNUNETV2_MT_CLASS_WEIGHTS: expected none, found balanced"),
     ],
 )
@@ -172,8 +171,29 @@ def test_resuming_with_a_changed_label_is_refused_and_names_the_case(
 ) -> None:
     toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
     labels_of(toy_root, tmp_path / "pre", monkeypatch, {**toy.CLASSES, "toy_004": 2})
-    with pytest.raises(CheckpointError, match="toy_004: expected class 1, found 2"):
+    with pytest.raises(CheckpointError, match="toy_004: expected class 1 for training, found class 2 for training"):
         toy.get_trainer(toy.FINE_TUNING, resume=True).run_training()
+
+
+def test_resuming_on_other_splits_is_refused(
+    nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    splits = [{"train": [*toy.TRAINING[1:], "toy_006"], "val": ["toy_000", *toy.VALIDATION[1:]]}]
+    changed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "pre", splits_final=splits)
+    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    with pytest.raises(CheckpointError, match="toy_006: expected class 0 for validation, found class 0 for training"):
+        toy.get_trainer(toy.FINE_TUNING, resume=True).run_training()
+
+
+@pytest.mark.parametrize("resume", [True, False], ids=["--c", "--val"])
+def test_other_target_labels_than_the_checkpoints_are_refused(
+    resume: bool, nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
+    monkeypatch.setenv("NNUNETV2_MT_TARGET_LABELS", "lesion")
+    with pytest.raises(CheckpointError, match=r"labels \[1, 2\], found \[2\]. Set NNUNETV2_MT_TARGET_LABELS=1,2"):
+        toy.train(toy.FINE_TUNING, continue_training=resume, only_run_validation=not resume)
 
 
 def test_the_default_spelt_out_is_no_difference(

@@ -58,19 +58,24 @@ def test_step_of_two_processes_equals_that_of_one_on_the_same_batch(
             torch.testing.assert_close(first[key][parameter], expected, rtol=2e-4, atol=2e-6, msg=parameter)
 
 
-def test_training_and_validation_of_two_processes_leave_one_set_of_files(nnunet: Path) -> None:
+def test_training_and_validation_of_two_processes_leave_one_set_of_files(
+    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "preprocessed")
+    (preprocessed / toy.DATASET / "splits_final.json").unlink()  # so one process has to write it for both
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
     two_processes.run(two_processes.whole_training, "nnUNetTrainer_CLSHeadSum")
+    cases = len(json.loads((preprocessed / toy.DATASET / "splits_final.json").read_text())[0]["val"])
     fold = toy.trained_folder(nnunet, "nnUNetTrainer_CLSHeadSum") / "fold_0"
     checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=True)
-    assert {name: len(values) for name, values in checkpoint["logging"].items()} == dict.fromkeys(
-        checkpoint["logging"], 2
-    )
+    logged = checkpoint["logging"]
+    assert {name: len(values) for name, values in logged.items()} == dict.fromkeys(logged, 2)
     for name in ("train_losses", "cls_train_losses", "cls_val_losses", "cls_f1_macro"):
-        assert np.isfinite(checkpoint["logging"][name]).all(), name
-    assert checkpoint["mt_best_cls"]["n_cases"] == len(toy.VALIDATION)  # gathered from both
+        assert np.isfinite(logged[name]).all(), name
+    assert checkpoint["mt_best_cls"]["n_cases"] == cases  # gathered from both
     metrics = json.loads((fold / "validation" / "classification_metrics.json").read_text())
-    assert metrics["n_samples"] == len(toy.VALIDATION)
-    assert len(json.loads((fold / "validation" / "summary.json").read_text())["metric_per_case"]) == 3
+    assert metrics["n_samples"] == cases
+    assert len(json.loads((fold / "validation" / "summary.json").read_text())["metric_per_case"]) == cases
 
 
 def test_one_process_goes_on_where_two_were_stopped(nnunet: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_3dct.class_labels import load_class_labels
 from nnunet_3dct.cli import splits as command
 from nnunet_3dct.errors import ClassLabelsError, OutputError
 from nnunet_3dct.training.splits import folds_without_class, stratified_splits, write_splits
@@ -117,3 +118,10 @@ def test_trainer_writes_stratified_splits_where_none_exist_and_names_missing_cla
     log = Path(trainer.log_file).read_text()
     assert "wrote splits stratified by class" in log
     assert "WARNING: fold 0 has no validation case of class" in log  # nine cases in five folds
+
+
+def test_patients_come_from_the_csv_even_if_the_classes_come_from_the_json(tmp_path: Path) -> None:
+    (tmp_path / "classification.json").write_text('{"a": 0, "b": 1}')
+    (tmp_path / "classification.csv").write_text("Names,Subtype,Patient\na.nii.gz,0,p1\nb.nii.gz,1,\n")
+    labels = load_class_labels(tmp_path / "classification.json")
+    assert labels.groups == {"a": "p1"} and labels.by_case == {"a": 0, "b": 1}
