@@ -20,13 +20,13 @@ class nnUNetTrainer_Stage1(ScheduledTrainer):
 class nnUNetTrainer_CLSHeadSum(MultiTaskTrainer):
     """Grid head over bottleneck and decoder, both tasks together from scratch."""
 
-    head_options: ClassVar[dict[str, Any]] = {"normalize": True}
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
 
 
 class nnUNetTrainer_CLSHeadSumFT(MultiTaskTrainer):
     """As ``CLSHeadSum``, from a stage-1 checkpoint, the head at ten times the rate throughout."""
 
-    head_options: ClassVar[dict[str, Any]] = {"normalize": True}
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
     from_checkpoint = True
     head_lr_factor = 10.0
 

@@ -134,7 +134,9 @@ def test_fine_tuning_starts_from_network_and_head(
     ):
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[k], wanted[k]) for k in wanted)
-    assert network.cls_head.normalize is False  # the published head works on raw features; ours would not be it
+    assert (
+        network.cls_head.options["standardize"] is False
+    )  # the published head works on raw features; ours would not be it
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
     result = trainer.train_step(next(trainer.dataloader_train))

@@ -49,7 +49,7 @@ def test_checkpoint_holds_stock_network_and_head_as_plain_values(fold: Path, nam
     assert checkpoint["cls_head_config"] == {
         "name": "grid",
         "num_classes": 3,
-        "options": {"grid": 4, "normalize": True},
+        "options": {"grid": 4, "standardize": True},
         "class_names": toy.CLASS_NAMES,
         "target_labels": [1, 2],
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nnunet_3dct.networks.heads import register
 from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.standardize import RunningStandardize
 
 
 @register
@@ -18,22 +18,21 @@ class GridHead(ClassificationHead):
     (``C · grid^dim -> C / 2 -> n``); a linear layer joins the logits of all scales. Parameter names are
     those of the published stage-2 checkpoints (``mlp_layers.{i}.{0,2}``, ``final_fc``).
 
-    The maxima of normalised features are all large and alike: what tells the classes apart is a small part of
-    them, and gradient descent on such inputs is either unstable or slow. ``normalize`` takes mean and spread out
-    of each scale's cells, without parameters.
+    The maxima of normalised features are large and much alike in every case, and what tells the classes apart is
+    a small part of them. On such inputs gradient descent swings along what they share: at the rates that this head is
+    trained with it stays at chance (docs/heads.md). ``standardize`` takes the shared part out.
 
     Args:
         spec: features of the network.
         num_classes: number of classes.
         grid: cells along each axis.
-        normalize: whether each scale's cells are standardised; the published checkpoints do without.
+        standardize: whether each cell is standardised by running statistics; the published checkpoints do without.
     """
 
     name = "grid"
 
-    def __init__(self, spec: FeatureSpec, num_classes: int, grid: int = 4, normalize: bool = False) -> None:
-        super().__init__(spec, num_classes, grid=grid, normalize=normalize)
-        self.normalize = normalize
+    def __init__(self, spec: FeatureSpec, num_classes: int, grid: int = 4, standardize: bool = False) -> None:
+        super().__init__(spec, num_classes, grid=grid, standardize=standardize)
         channels = (spec.encoder_channels[-1], *spec.decoder_channels)
         self.pool = nn.AdaptiveMaxPool3d(grid) if spec.dim == 3 else nn.AdaptiveMaxPool2d(grid)
         self.mlp_layers = nn.ModuleList(
@@ -45,12 +44,12 @@ class GridHead(ClassificationHead):
             for c in channels
         )
         self.final_fc = nn.Linear(len(channels) * num_classes, num_classes)
+        self.prepare = nn.ModuleList(
+            RunningStandardize(c * grid**spec.dim) if standardize else nn.Identity() for c in channels
+        )
 
     def forward(self, features: UNetFeatures) -> Tensor:
         scales = (features.encoder[-1], *features.decoder)
-        votes = [mlp(self._cells(f)) for mlp, f in zip(self.mlp_layers, scales, strict=True)]
+        layers = zip(self.prepare, self.mlp_layers, scales, strict=True)
+        votes = [mlp(prepare(self.pool(f).flatten(1))) for prepare, mlp, f in layers]
         return self.final_fc(torch.cat(votes, dim=1))
-
-    def _cells(self, features: Tensor) -> Tensor:
-        cells = self.pool(features).flatten(1)
-        return functional.layer_norm(cells, cells.shape[1:]) if self.normalize else cells
