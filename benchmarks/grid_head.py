@@ -38,9 +38,8 @@ def main() -> None:
     for n, x in enumerate(cells):
         spread = f"{x.mean(0).std():.2f} | {x.std(0).mean():.2f} | {x.square().sum(1).mean():.0f}"
         print(f"| {n} | {x.shape[1]} | {x.mean():.2f} | {spread} |")
-    print(
-        "\n| head | rate | training loss, last 100 steps | validation loss | macro-F1 |\n| --- | --- | --- | --- | --- |"
-    )
+    print("\n| head | rate | training loss, last 100 steps | validation loss | macro-F1 |")
+    print("| --- | --- | --- | --- | --- |")
     for standardize in (False, True):
         for rate in (1e-3, 1e-2):
             found = np.array([_fit(data, standardize, rate, args, seed) for seed in range(args.seeds)])
