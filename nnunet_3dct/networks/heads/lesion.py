@@ -10,19 +10,15 @@ from torch import Tensor, nn
 from nnunet_3dct.networks.heads import register
 from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.pooling import pool_features, pooled_width
-from nnunet_3dct.networks.standardize import RunningStandardize
-
-LEAST_TARGET = 3.0  # log2 of the voxels below which averages under the target mean nothing
 
 
 @register
 class LesionHead(ClassificationHead):
-    """Mean and spread of every encoder and decoder stage under the target, mean over the patch, size of the target.
+    """Features of every encoder and decoder stage, averaged under the target and over the whole patch.
 
     The target is where the network's own segmentation sees it, see
-    :func:`~nnunet_3dct.networks.pooling.pool_features`. Standardisation by running statistics of the patches that
-    show target, dropout and one linear layer follow: a logistic regression of some 10⁴ parameters, without memory of
-    where in the patch the target lies.
+    :func:`~nnunet_3dct.networks.pooling.pool_features`. LayerNorm, dropout and one linear layer follow: some 10⁴
+    parameters, and no memory of where in the patch the target lies.
 
     Args:
         spec: features of the network.
@@ -46,12 +42,11 @@ class LesionHead(ClassificationHead):
         self.target_channels = list(target_channels)
         self.regions = regions
         width = pooled_width(spec)
-        self.norm = RunningStandardize(width)
+        self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: UNetFeatures) -> Tensor:
         with torch.autocast(features.logits.device.type, enabled=False):
             pooled = pool_features(features, self.target_channels, self.regions)
-            shows_target = pooled[:, -1] > LEAST_TARGET
-            return self.classifier(self.dropout(self.norm(pooled, shows_target)))
+            return self.classifier(self.dropout(self.norm(pooled)))
