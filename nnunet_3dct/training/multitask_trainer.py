@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from nnunetv2.utilities.helpers import dummy_context
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 from torch import nn
@@ -29,7 +28,7 @@ from nnunet_3dct.training.logger import MultiTaskLogger
 from nnunet_3dct.training.losses import class_loss, class_weights
 from nnunet_3dct.training.lr_scheduler import GroupLRScheduler
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
-from nnunet_3dct.training.startup import check_pre_checkpoint, read_class_labels
+from nnunet_3dct.training.startup import check_pre_checkpoint, read_class_labels, unet_state
 
 
 class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, ScheduledTrainer):
@@ -87,8 +86,8 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
             results = os.environ.get("nnUNet_results")
             name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
             output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
-            unet_state = self._unet_state(PlansManager(plans), configuration, dataset_json)
-            start = check_pre_checkpoint(settings, type(self).__name__, self.num_classes, unet_state, output)
+            expected = unet_state(type(self), PlansManager(plans), configuration, dataset_json)
+            start = check_pre_checkpoint(settings, type(self).__name__, self.num_classes, expected, output)
             if start is not None and start["name"] == self.head_name:
                 self._start_options = start["options"]
 
@@ -104,18 +103,6 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         self._skipped = self._skipped_in_a_row = 0
 
     # ------------------------------------------------------------------ construction
-
-    @classmethod
-    def _unet_state(
-        cls, plans_manager: PlansManager, configuration: str, dataset_json: dict
-    ) -> dict[str, torch.Tensor]:
-        """Names and shapes of the U-Net's parameters, as tensors without memory."""
-        configuration_manager = plans_manager.get_configuration(configuration)
-        channels = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
-        outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-        with torch.device("meta"):
-            unet = cls.build_network_architecture(plans_manager, configuration_manager, channels, outputs)
-        return unet.state_dict()
 
     def _build_multitask_network(
         self,

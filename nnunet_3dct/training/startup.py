@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
@@ -48,11 +51,23 @@ def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | 
     return list(infer_dataset_class(folder).get_identifiers(folder))
 
 
+def unet_state(
+    trainer: type[nnUNetTrainer], plans_manager: PlansManager, configuration: str, dataset_json: dict
+) -> dict[str, Tensor]:
+    """Names and shapes of the parameters of a trainer's U-Net, as tensors without memory."""
+    configuration_manager = plans_manager.get_configuration(configuration)
+    channels = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
+    outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+    with torch.device("meta"):
+        unet = trainer.build_network_architecture(plans_manager, configuration_manager, channels, outputs)
+    return unet.state_dict()
+
+
 def check_pre_checkpoint(
     settings: Settings,
     trainer: str,
     num_classes: int,
-    unet_state: Mapping[str, Tensor],
+    expected_unet: Mapping[str, Tensor],
     output_folder: Path | None,
 ) -> dict[str, Any] | None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
@@ -64,7 +79,7 @@ def check_pre_checkpoint(
         settings: with the path of the checkpoint.
         trainer: its name, for the message.
         num_classes: of the head that will be trained.
-        unet_state: names and shapes of the U-Net's parameters; meta tensors will do.
+        expected_unet: names and shapes of the U-Net's parameters; meta tensors will do.
         output_folder: of the run, None when ``nnUNet_results`` is not set.
 
     Returns:
@@ -85,7 +100,7 @@ def check_pre_checkpoint(
             "of its checkpoint_best.pth."
         )
     checkpoint = read_checkpoint(path)
-    check_unet_fits(unet_state, checkpoint["network_weights"], str(path))
+    check_unet_fits(expected_unet, checkpoint["network_weights"], str(path))
     if HEAD_STATE not in checkpoint:
         return None
     config = head_config(checkpoint, str(path))
