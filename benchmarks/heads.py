@@ -1,7 +1,8 @@
-"""All heads and the probe under one budget: one stage 1, then every trainer with several seeds, on fold 0.
+"""All heads and the probe under one budget: one stage 1, then every trainer with several seeds, on one fold.
 
 Each finished run is kept below ``--work``, so that a stopped comparison goes on where it was. Trainers from scratch
-get the iterations of both stages, at stage 1's rate.
+get the iterations of both stages, at stage 1's rate. ``--jobs`` trainings run side by side, each with its share of the
+cores; the seconds they take are not comparable and not reported.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,14 @@ OURS, REFERENCE = "nnUNetTrainer_CLSHeadLesion", "nnUNetTrainer_CLSHeadSumFT"
 PLANS, CONFIGURATION = "nnUNetPlansTiny", "3d_fullres"
 RESAMPLES = 2000
 
+# nnUNetv2_train gives every process all cores, by what this function says
+TRAIN = """
+import multiprocessing, os
+multiprocessing.cpu_count = lambda: int(os.environ["CORES"])
+from nnunetv2.run.run_training import run_training_entry
+run_training_entry()
+"""
+
 
 def main() -> None:
     """Prepare, train what is missing, probe, gather."""
@@ -37,21 +47,25 @@ def main() -> None:
     os.environ.update(nnUNet_def_n_proc="2", nnUNet_n_proc_DA="1", GOMP_SPINCOUNT="30000")
     _require_same_settings(args)
     dataset = _prepare(args)
-    stage_1 = args.work / "results" / dataset / f"{STAGE_1}__{PLANS}__{CONFIGURATION}" / "fold_0"
+    stage_1 = _fold(args, args.work / "results", dataset, STAGE_1)
+    if args.start and not stage_1.parent.exists():
+        stage_1.parent.parent.mkdir(parents=True, exist_ok=True)
+        stage_1.parent.symlink_to(args.start.resolve())
     if not (stage_1 / "validation" / "summary.json").is_file():
         _train(args, dataset, STAGE_1, args.stage_1, args.lr_1, 0, args.work / "results")
-    for seed in range(args.seeds):
-        for trainer in args.trainers:
-            results = args.work / f"seed_{seed}"
-            scratch = trainer in FROM_SCRATCH
-            if not (_fold(results, dataset, trainer) / "validation" / "classification_metrics.json").is_file():
-                shutil.rmtree(_fold(results, dataset, trainer), ignore_errors=True)
-                iterations = args.stage_2 + (args.stage_1 if scratch else 0)
-                lr = args.lr_1 if scratch else args.lr_2
-                _train(args, dataset, trainer, iterations, lr, seed, results, stage_1 / "checkpoint_final.pth")
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = [
+            pool.submit(_compare, args, dataset, trainer, seed, stage_1 / "checkpoint_final.pth")
+            for seed in range(args.seeds)
+            for trainer in args.trainers
+            if seed < _seeds(args, trainer)
+        ]
+    for run in runs:
+        run.result()
     probe = args.work / "probe.json"
     if not probe.is_file():
-        command = ["nnUNet3DCT_probe", "-d", dataset, "-tr", STAGE_1, "-p", PLANS, "-f", "0", "-device", "cpu"]
+        command = ["nnUNet3DCT_probe", "-d", dataset, "-tr", STAGE_1, "-p", PLANS, "-f", str(args.fold)]
+        command += ["-device", "cpu"]
         labels = ["--target_labels", args.target_labels] if args.target_labels else []
         _run([*command, "-o", str(probe), *labels], {})
     result = gather(args, dataset, stage_1)
@@ -65,8 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", type=Path, required=True, help="JSON file for the figures")
     parser.add_argument("--hippocampus", type=Path, help="raw Dataset004_Hippocampus; default: the hard phantom")
     parser.add_argument("--cases", type=int, default=120, help="of the phantom. Default: %(default)s")
-    parser.add_argument("--folds", type=int, default=3, help="fold 0 of so many is held out. Default: %(default)s")
+    parser.add_argument("--phantom_seed", type=int, default=100)
+    parser.add_argument("--spacing", type=float, nargs=3, default=(3.0, 1.5, 1.5), help="of the phantom's plan [mm]")
+    parser.add_argument("--patch", type=int, nargs=3, help="in place of the plan's")
+    parser.add_argument(
+        "--start", type=Path, help="model folder of stage 1 on the same plan and split; default: train it"
+    )
+    parser.add_argument("--folds", type=int, default=3, help="one of so many is held out. Default: %(default)s")
+    parser.add_argument("--fold", type=int, default=0, help="that one. Default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--scratch_seeds", type=int, default=1, help="of trainers from scratch. Default: %(default)s")
+    parser.add_argument("--scratch", type=int, help="iterations of those. Default: those of both stages")
     parser.add_argument("--stage_1", type=int, default=900, help="iterations. Default: %(default)s")
     parser.add_argument("--stage_2", type=int, default=400, help="iterations. Default: %(default)s")
     parser.add_argument("--lr_1", type=float, default=0.05)
@@ -75,12 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--intensity_aug", choices=("on", "off"), default="off")
     parser.add_argument("--target_labels", help="as NNUNETV2_MT_TARGET_LABELS")
     parser.add_argument("--trainers", nargs="+", default=TRAINERS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings side by side")
     return parser
 
 
 def _require_same_settings(args: argparse.Namespace) -> None:
     """Runs of other settings in the work folder are not taken for these."""
-    settings = {k: str(v) for k, v in vars(args).items() if k not in ("work", "o", "seeds", "trainers")}
+    settings = {
+        k: str(v) for k, v in vars(args).items() if k not in ("work", "o", "seeds", "scratch_seeds", "trainers", "jobs")
+    }
     path = args.work / "settings.json"
     if not path.is_file():
         path.write_text(json.dumps(settings, indent=2))
@@ -89,9 +115,9 @@ def _require_same_settings(args: argparse.Namespace) -> None:
 
 
 def _run(command: list[str], variables: dict[str, str]) -> None:
-    program = Path(sys.executable).parent / command[0]
+    program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NNUNETV2_")}
-    subprocess.run([str(program), *command[1:]], check=True, env={**inherited, **variables}, stdout=subprocess.DEVNULL)
+    subprocess.run([program, *command[1:]], check=True, env={**inherited, **variables}, stdout=subprocess.DEVNULL)
 
 
 def _prepare(args: argparse.Namespace) -> str:
@@ -107,14 +133,16 @@ def _prepare(args: argparse.Namespace) -> str:
         shutil.copytree(args.hippocampus, raw, copy_function=shutil.copyfile, dirs_exist_ok=True)
     else:
         phantom = ["nnUNet3DCT_phantom", "-o", str(raw), "--cases", str(args.cases), "--val", "1"]
-        _run([*phantom, "--seed", "100", "--difficulty", "hard"], {})
-        spacing = ["-overwrite_target_spacing", "5", "2.8", "2.8"]
+        _run([*phantom, "--seed", str(args.phantom_seed), "--difficulty", "hard"], {})
+        spacing = ["-overwrite_target_spacing", *map(str, args.spacing)]
     number = str(int(dataset[7:10]))
     plan = ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", CONFIGURATION, "-pl", "TinyUNetPlanner"]
     _run([*plan, *spacing, "-gpu_memory_target", "1", "-np", "2", "-npfp", "2"], {})
     _run(["nnUNet3DCT_splits", "-d", number, "-k", str(args.folds)], {})
     plans = json.loads(plans_file.read_text())
     plans["configurations"][CONFIGURATION]["batch_size"] = args.batch_size
+    if args.patch:
+        plans["configurations"][CONFIGURATION]["patch_size"] = args.patch
     plans_file.write_text(json.dumps(plans))
     (args.work / "prepared").touch()
     return dataset
@@ -146,13 +174,31 @@ def _train(
         variables["NNUNETV2_MT_TARGET_LABELS"] = args.target_labels
     if stage_1 is not None:
         variables["NNUNETV2_PRE_CHECKPOINT_PATH"] = str(stage_1.resolve())
+    cores = max(1, (os.cpu_count() or 1) // (args.jobs if trainer != STAGE_1 else 1))
     start = time.perf_counter()
-    _run(["nnUNetv2_train", dataset, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", "cpu"], variables)
+    arguments = [dataset, CONFIGURATION, str(args.fold), "-tr", trainer, "-p", PLANS, "-device", "cpu"]
+    _run([sys.executable, "-c", TRAIN, *arguments], {**variables, "CORES": str(cores)})
     print(f"{trainer} seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def _fold(results: Path, dataset: str, trainer: str) -> Path:
-    return results / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}" / "fold_0"
+def _compare(args: argparse.Namespace, dataset: str, trainer: str, seed: int, stage_1: Path) -> None:
+    """Train one of the trainers, unless that is done."""
+    results = args.work / f"seed_{seed}"
+    fold = _fold(args, results, dataset, trainer)
+    if (fold / "validation" / "classification_metrics.json").is_file():
+        return
+    shutil.rmtree(fold, ignore_errors=True)
+    scratch = trainer in FROM_SCRATCH
+    iterations = (args.scratch or args.stage_1 + args.stage_2) if scratch else args.stage_2
+    _train(args, dataset, trainer, iterations, args.lr_1 if scratch else args.lr_2, seed, results, stage_1)
+
+
+def _seeds(args: argparse.Namespace, trainer: str) -> int:
+    return args.scratch_seeds if trainer in FROM_SCRATCH else args.seeds
+
+
+def _fold(args: argparse.Namespace, results: Path, dataset: str, trainer: str) -> Path:
+    return results / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{args.fold}"
 
 
 def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, Any]:
@@ -160,14 +206,16 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
     labels = json.loads((args.work / "raw" / dataset / "classification.json").read_text())
     found: dict[str, Any] = {
         "dataset": dataset,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("work", "o")},
+        "settings": {
+            k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("work", "o", "jobs")
+        },
         "stage_1_dice": _dice(stage_1),
         "trainers": {},
         "probe": json.loads((args.work / "probe.json").read_text())["scores"],
     }
     bootstrap: dict[str, np.ndarray] = {}
     for trainer in args.trainers:
-        folds = [_fold(args.work / f"seed_{seed}", dataset, trainer) for seed in range(args.seeds)]
+        folds = [_fold(args, args.work / f"seed_{seed}", dataset, trainer) for seed in range(_seeds(args, trainer))]
         resampled, scores = [], []
         for fold in folds:
             truth, probs = _predictions(fold / "validation", labels)

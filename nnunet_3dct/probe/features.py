@@ -12,15 +12,11 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import Tensor, nn
 
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.inference.pooled_features import PooledFeatures
 from nnunet_3dct.inference.predictor import build_saved_head, build_unet
-from nnunet_3dct.networks.heads import ClassificationHead
-from nnunet_3dct.networks.heads.base import UNetFeatures
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
-from nnunet_3dct.networks.pooling import pool_features
 from nnunet_3dct.probe.target_features import target_features
 from nnunet_3dct.target import TargetLabels
 
@@ -38,50 +34,6 @@ class CaseFeatures:
     pooled: np.ndarray
     head_probs: np.ndarray | None
     target: dict[str, float]
-
-
-class _Pooling(nn.Module):
-    """Stands where the head stands; gives the pooled features, and what the head says if there is one."""
-
-    def __init__(self, target: TargetLabels, head: ClassificationHead | None) -> None:
-        super().__init__()
-        self.target = target
-        self.head = head
-
-    def forward(self, features: UNetFeatures) -> tuple[Tensor, Tensor | None]:
-        pooled = pool_features(features, self.target.channels, self.target.has_regions)
-        return pooled, self.head(features) if self.head is not None else None
-
-
-class _Recorder(nn.Module):
-    """Looks to nnU-Net's sliding window like a segmentation network and notes the features on the side."""
-
-    def __init__(self, network: MultiTaskUNet, target: TargetLabels) -> None:
-        super().__init__()
-        self.network = network
-        self.target = target
-        self.windows: list[tuple[Tensor, Tensor | None, Tensor]] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        try:
-            logits, (pooled, class_logits) = self.network(x, return_cls=True)
-        except RuntimeError:  # out of memory: nnU-Net begins the case again
-            self.windows.clear()
-            raise
-        probs = None if class_logits is None else class_logits.double().softmax(1).cpu()
-        self.windows.append((pooled.double().cpu(), probs, self.target.voxels(logits).double().cpu()))
-        return logits
-
-    def result(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pooled features and head probabilities of the case."""
-        weights = torch.cat([voxels for _, _, voxels in self.windows])
-        if not bool(weights.sum() > 0):
-            weights = torch.ones_like(weights)
-        weights = weights / weights.sum()
-        pooled = torch.cat([p for p, _, _ in self.windows])
-        probs = [p for _, p, _ in self.windows if p is not None]
-        head = (weights @ torch.cat(probs)).numpy() if probs else None
-        return (weights @ pooled).numpy(), head
 
 
 class FeatureExtractor:
@@ -132,7 +84,7 @@ class FeatureExtractor:
             head.load_state_dict(checkpoint[HEAD_STATE])
             saved_target = config["target_labels"]
         self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
-        self._recorder = _Recorder(MultiTaskUNet(unet, _Pooling(self.target, head)), self.target)  # type: ignore[arg-type]
+        self._recorder = PooledFeatures(unet, self.target, head)
         self._predictor = nnUNetPredictor(
             use_mirroring=False, device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False
         )

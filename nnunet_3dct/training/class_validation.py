@@ -83,10 +83,14 @@ class ClassValidation(_Base):
         if not hasattr(self, "_validation_keys"):
             _, keys = self.do_split()
             self._validation_keys = [k for k in keys if self.class_labels.by_case[k] != UNKNOWN]
+        return self.whole_volumes(self._validation_keys)
+
+    def whole_volumes(self, cases: list[str]):
+        """This rank's share of preprocessed cases."""
         world_size = torch.distributed.get_world_size() if self.is_ddp else 1
         return self.dataset_class(
             self.preprocessed_dataset_folder,
-            self._validation_keys[self.local_rank :: world_size],
+            cases[self.local_rank :: world_size],
             folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
         )
 

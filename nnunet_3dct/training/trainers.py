@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunet_3dct.training.head_refit import HeadRefit
 from nnunet_3dct.training.lr_scheduler import GroupLRScheduler, cosine, poly
 from nnunet_3dct.training.multitask_trainer import MultiTaskTrainer
 from nnunet_3dct.training.optimizers import CombinedOptimizer
@@ -68,11 +69,14 @@ class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs, cosine)
 
 
-class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
-    """Lesion head under AdamW, U-Net under SGD; from a stage-1 checkpoint when one is given, else from scratch."""
+class nnUNetTrainer_CLSHeadLesion(HeadRefit, MultiTaskTrainer):
+    """Lesion head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
+
+    From a stage-1 checkpoint when one is given, else from scratch.
+    """
 
     head_name = "lesion"
-    head_lr = 1e-2
+    head_lr = 3e-3
     default_class_weights = "balanced"
     label_smoothing = 0.05
     may_start_from_checkpoint = True

@@ -54,3 +54,14 @@ def test_outliers_and_constant_features_stay_finite_with_their_gradient() -> Non
     out = layer(x)
     out.sum().backward()
     assert float(out.abs().max()) <= 5.0 and bool(torch.isfinite(x.grad).all())
+
+
+def test_samples_that_do_not_count_leave_the_statistics_alone() -> None:
+    layer, other = RunningStandardize(64), RunningStandardize(64)
+    x = data(6)
+    layer(x[:3])
+    other(torch.cat((x[:3], 1000 + x[3:])), torch.tensor([True] * 3 + [False] * 3))
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in layer.state_dict().items())
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    other(x, torch.zeros(6, dtype=torch.bool))
+    assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())

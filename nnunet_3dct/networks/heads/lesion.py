@@ -10,15 +10,20 @@ from torch import Tensor, nn
 from nnunet_3dct.networks.heads import register
 from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.pooling import pool_features, pooled_width
+from nnunet_3dct.networks.standardize import RunningStandardize
+
+LEAST_TARGET = 3.0  # log2 of the voxels below which averages under the target mean nothing
 
 
 @register
 class LesionHead(ClassificationHead):
-    """Features of every encoder and decoder stage, averaged under the target and over the whole patch.
+    """Mean and spread of every encoder and decoder stage under the target, mean over the patch, size of the target.
 
     The target is where the network's own segmentation sees it, see
-    :func:`~nnunet_3dct.networks.pooling.pool_features`. LayerNorm, dropout and one linear layer follow: some 10⁴
-    parameters, and no memory of where in the patch the target lies.
+    :func:`~nnunet_3dct.networks.pooling.pool_features`. Standardisation by running statistics of the patches that
+    show target, dropout and one linear layer follow: a logistic regression of some 10⁴ parameters, without memory of
+    where in the patch the target lies. It can therefore be fitted at once to the features of whole volumes, see
+    :mod:`nnunet_3dct.training.head_refit`.
 
     Args:
         spec: features of the network.
@@ -26,6 +31,8 @@ class LesionHead(ClassificationHead):
         target_channels: channels of the segmentation logits that make up the target.
         regions: whether those are overlapping regions (sigmoid) rather than labels (softmax).
         dropout: before the linear layer.
+        gradient: share of the class loss's gradient that reaches the network, 0 to 1. At 0 the network learns from
+            the segmentation alone.
     """
 
     name = "lesion"
@@ -37,16 +44,27 @@ class LesionHead(ClassificationHead):
         target_channels: Sequence[int] = (1,),
         regions: bool = False,
         dropout: float = 0.1,
+        gradient: float = 0.0,
     ) -> None:
-        super().__init__(spec, num_classes, target_channels=list(target_channels), regions=regions, dropout=dropout)
+        options = {"target_channels": list(target_channels), "regions": regions}
+        super().__init__(spec, num_classes, **options, dropout=dropout, gradient=gradient)
         self.target_channels = list(target_channels)
         self.regions = regions
+        self.gradient = gradient
         width = pooled_width(spec)
-        self.norm = nn.LayerNorm(width)
+        self.norm = RunningStandardize(width, least_spread=0.02)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: UNetFeatures) -> Tensor:
         with torch.autocast(features.logits.device.type, enabled=False):
-            pooled = pool_features(features, self.target_channels, self.regions)
-            return self.classifier(self.dropout(self.norm(pooled)))
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient > 0):
+                pooled = pool_features(features, self.target_channels, self.regions)
+            if 0 < self.gradient < 1:
+                pooled = torch.lerp(pooled.detach(), pooled, self.gradient)
+            return self.classify(pooled)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Class logits ``(B, n)`` of pooled features ``(B, width)``."""
+        shows_target = pooled[:, -1] > LEAST_TARGET
+        return self.classifier(self.dropout(self.norm(pooled, shows_target)))

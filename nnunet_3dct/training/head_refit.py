@@ -1,0 +1,119 @@
+"""A last step of training: the lesion head fitted to whole volumes of the training cases.
+
+Patches are what a network needs to learn features, but few steps of gradient descent on them leave a linear classifier
+far from its optimum, and prediction shows it whole volumes. Fitting the classifier alone once more, on fixed features,
+is common practice for unbalanced classes (Kang et al., Decoupling Representation and Classifier, ICLR 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from nnunet_3dct.class_labels import UNKNOWN
+from nnunet_3dct.inference.pooled_features import PooledFeatures
+from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
+
+if TYPE_CHECKING:
+    from nnunet_3dct.training.multitask_trainer import MultiTaskTrainer
+
+    _Base: type = MultiTaskTrainer
+else:
+    _Base = object
+
+STRENGTHS = np.logspace(-5, 1, 13)
+ABSENT = -20.0  # logit of a class without a training case
+
+
+class HeadRefit(_Base):
+    """Mixin of a trainer with a :class:`LesionHead`; the fit precedes the final checkpoint.
+
+    Over several processes each takes its share of the cases, and all make the same fit.
+    """
+
+    def on_train_end(self) -> None:
+        self.refit_head()
+        super().on_train_end()
+
+    def refit_head(self) -> None:
+        """Fit the head to the training cases of known class in which the network finds the target."""
+        found = {case: pooled for rank in self._gather(self._pooled_training_cases()) for case, pooled in rank.items()}
+        cases = sorted(case for case, pooled in found.items() if pooled[-1] > LEAST_TARGET)
+        classes = np.array([self.class_labels.by_case[case] for case in cases], dtype=int)
+        counts = np.bincount(classes, minlength=self.num_classes)
+        if (counts > 1).sum() < 2:
+            self.print_to_log_file(
+                f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
+                f"in which the network finds the target, found {counts.tolist()} in each class."
+            )
+            return
+        weights = None if self.class_weight is None else self.class_weight.tolist()
+        strength = fit_head(self.multitask_network.cls_head, np.stack([found[c] for c in cases]), classes, weights)
+        self.print_to_log_file(
+            f"Class head fitted to whole volumes of {len(cases)} training cases ({counts.tolist()} in each class): "
+            f"logistic regression, C = {strength:.2g} by cross-validation among them."
+        )
+
+    def _pooled_training_cases(self) -> dict[str, np.ndarray]:
+        training, _ = self.do_split()
+        keys = sorted(case for case in set(map(str, training)) if self.class_labels.by_case[case] != UNKNOWN)
+        dataset = self.whole_volumes(keys)
+        self.set_deep_supervision_enabled(False)
+        self.network.eval()
+        network = PooledFeatures(self.multitask_network, self.target_labels)
+        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
+        predictor.manual_initialization(
+            network, self.plans_manager, self.configuration_manager, None, self.dataset_json, "", None
+        )
+        pooled: dict[str, np.ndarray] = {}
+        for case in dataset.identifiers:
+            network.windows.clear()
+            predictor.predict_sliding_window_return_logits(self._load_image(dataset, case))
+            pooled[case] = network.result()[0]
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        return pooled
+
+
+def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_weight: Iterable[float] | None) -> float:
+    """Set the head's statistics and linear layer to a logistic regression of ``classes`` on ``pooled``.
+
+    Args:
+        head: changed in place.
+        pooled: features of whole volumes ``(N, width)``.
+        classes: ``(N,)``, at least two different ones.
+        class_weight: one factor for each class.
+
+    Returns:
+        The inverse strength C of the regularisation, from a cross-validation by log loss; 0.01 where a class has a
+        single case.
+    """
+    device = head.classifier.weight.device
+    head.norm.set_statistics(torch.from_numpy(pooled))
+    head.eval()
+    with torch.no_grad():
+        x = head.norm(torch.from_numpy(pooled).to(device)).double().cpu().numpy() / head.norm.scale
+    present = np.unique(classes)
+    weights = None if class_weight is None else {k: w for k, w in enumerate(class_weight) if k in present}
+    model: Any = LogisticRegression(C=0.01, class_weight=weights, max_iter=5000)
+    folds = min(5, int(np.bincount(classes)[present].min()))
+    if folds > 1:
+        inner = StratifiedKFold(folds, shuffle=True, random_state=0)
+        model = GridSearchCV(model, {"C": STRENGTHS}, scoring="neg_log_loss", cv=inner).fit(x, classes).best_estimator_
+    else:
+        model = model.fit(x, classes)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(present) == 2:  # scikit-learn gives one row, for the second class against the first
+        coefficients, intercepts = np.concatenate((-coefficients, coefficients)) / 2, np.r_[-intercepts, intercepts] / 2
+    weight, bias = torch.zeros_like(head.classifier.weight), torch.full_like(head.classifier.bias, ABSENT)
+    weight[present] = torch.from_numpy(coefficients / head.norm.scale).to(weight)
+    bias[present] = torch.from_numpy(intercepts).to(bias)
+    with torch.no_grad():
+        head.classifier.weight.copy_(weight)
+        head.classifier.bias.copy_(bias)
+    return float(model.C)

@@ -1,0 +1,101 @@
+"""The lesion head's last step: a logistic regression on whole volumes of the training cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from nnunet_3dct.networks.heads import FeatureSpec, build_head
+from nnunet_3dct.networks.heads.lesion import LesionHead
+from nnunet_3dct.networks.pooling import pooled_width
+from nnunet_3dct.probe.features import FeatureExtractor
+from nnunet_3dct.training.head_refit import fit_head
+from tests import toy
+
+SPEC = FeatureSpec((3, 4), (3,), 3)
+
+
+def problem(classes: list[int], n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Features of few clear and many useless columns, on very different scales; the last is a target's size."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(classes, n)
+    x = rng.normal(size=(n, pooled_width(SPEC))) * rng.uniform(0.1, 9, pooled_width(SPEC)) + 5
+    x[:, 3] += 3 * y
+    x[:, -1] = 8 + rng.normal(size=n)
+    return x, y
+
+
+def lesion_head(num_classes: int) -> LesionHead:
+    head = build_head("lesion", SPEC, num_classes)
+    assert isinstance(head, LesionHead)
+    return head
+
+
+@pytest.mark.parametrize(("num_classes", "classes"), [(2, [0, 1]), (3, [0, 1, 2]), (4, [1, 3]), (4, [0, 1, 3])])
+def test_head_says_what_scikit_learn_says(num_classes: int, classes: list[int]) -> None:
+    x, y = problem(classes)
+    head = lesion_head(num_classes)
+    strength = fit_head(head, x, y, [1.0 + k for k in range(num_classes)])
+    scaler = StandardScaler().fit(x)
+    reference = LogisticRegression(C=strength, class_weight={k: 1.0 + k for k in classes}, max_iter=5000)
+    reference.fit(scaler.transform(x).clip(-5, 5), y)
+    held_out, _ = problem(classes, 60)
+    with torch.no_grad():
+        probs = head.classify(torch.from_numpy(held_out).float()).softmax(1).numpy()
+    np.testing.assert_allclose(
+        probs[:, classes], reference.predict_proba(scaler.transform(held_out).clip(-5, 5)), atol=2e-3
+    )
+    assert probs[:, [k for k in range(num_classes) if k not in classes]].max(initial=0) < 1e-3
+
+
+def test_a_class_with_a_single_case_is_fitted_without_cross_validation() -> None:
+    x, y = problem([0, 1])
+    y[:] = 0
+    y[0] = 1
+    assert fit_head(lesion_head(2), x, y, None) == 0.01
+
+
+def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patches(
+    nnunet: Path, trained_results: Path, toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_1 = toy.trained_folder(trained_results, toy.STAGE1) / "fold_0" / "checkpoint_best.pth"
+    monkeypatch.setenv("NNUNETV2_PRE_CHECKPOINT_PATH", str(stage_1))
+    trainer = toy.get_trainer("nnUNetTrainer_CLSHeadLesion")
+    trainer.initialize()
+    before: list[dict[str, torch.Tensor]] = []
+    refit = trainer.refit_head
+
+    def noted() -> None:
+        before.append({k: v.clone() for k, v in trainer.multitask_network.state_dict().items()})
+        refit()
+
+    monkeypatch.setattr(trainer, "refit_head", noted)
+    trainer.run_training()
+    after = trainer.multitask_network.state_dict()
+    changed = {k for k, v in before[0].items() if not torch.equal(v, after[k])}
+    assert changed == {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
+
+    extractor = FeatureExtractor(Path(trainer.output_folder_base), 0, "checkpoint_final.pth", None, torch.device("cpu"))
+    training = [c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0]
+    cases = dict(extractor.extract(toy_root / "preprocessed" / toy.DATASET, training))
+    head = lesion_head_like(trainer)
+    fit_head(
+        head,
+        np.stack([cases[c].pooled for c in sorted(cases)]),
+        np.array([trainer.class_labels.by_case[c] for c in sorted(cases)]),
+        trainer.class_weight.tolist(),
+    )
+    torch.testing.assert_close(head.classifier.weight, trainer.multitask_network.cls_head.classifier.weight)
+
+
+def lesion_head_like(trainer: object) -> LesionHead:
+    """A new head with the options of the trained one."""
+    trained = trainer.multitask_network.cls_head  # type: ignore[attr-defined]
+    head = build_head("lesion", trained.spec, trained.num_classes, **trained.options)
+    assert isinstance(head, LesionHead)
+    return head
