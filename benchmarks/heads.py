@@ -28,6 +28,7 @@ TRAINERS = [f"nnUNetTrainer_CLSHead{n}" for n in ("Sum", "SumFT", "Simple", "Sep
 OURS, REFERENCE = "nnUNetTrainer_CLSHeadLesion", "nnUNetTrainer_CLSHeadSumFT"
 PLANS, CONFIGURATION = "nnUNetPlansTiny", "3d_fullres"
 RESAMPLES = 2000
+METRICS = "classification_metrics.json"
 
 # nnUNetv2_train gives every process all cores, by what this function says
 TRAIN = """
@@ -41,6 +42,8 @@ run_training_entry()
 def main() -> None:
     """Prepare, train what is missing, probe, gather."""
     args = _parser().parse_args()
+    if bool(args.start) != bool(args.splits):
+        sys.exit("error: --start and --splits go together, or stage 1 might have seen the cases that are held out.")
     args.work.mkdir(parents=True, exist_ok=True)
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str((args.work / name).resolve())
@@ -58,7 +61,6 @@ def main() -> None:
             pool.submit(_compare, args, dataset, trainer, seed, stage_1 / "checkpoint_final.pth")
             for seed in range(args.seeds)
             for trainer in args.trainers
-            if seed < _seeds(args, trainer)
         ]
     for run in runs:
         run.result()
@@ -82,13 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--phantom_seed", type=int, default=100)
     parser.add_argument("--spacing", type=float, nargs=3, default=(3.0, 1.5, 1.5), help="of the phantom's plan [mm]")
     parser.add_argument("--patch", type=int, nargs=3, help="in place of the plan's")
-    parser.add_argument(
-        "--start", type=Path, help="model folder of stage 1 on the same plan and split; default: train it"
-    )
+    parser.add_argument("--start", type=Path, help="model folder of a stage 1 of the same plan; default: train it")
+    parser.add_argument("--splits", type=Path, help="splits_final.json of that stage 1; default: nnUNet3DCT_splits")
     parser.add_argument("--folds", type=int, default=3, help="one of so many is held out. Default: %(default)s")
     parser.add_argument("--fold", type=int, default=0, help="that one. Default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scratch_seeds", type=int, default=1, help="of trainers from scratch. Default: %(default)s")
     parser.add_argument("--scratch", type=int, help="iterations of those. Default: those of both stages")
     parser.add_argument("--stage_1", type=int, default=900, help="iterations. Default: %(default)s")
     parser.add_argument("--stage_2", type=int, default=400, help="iterations. Default: %(default)s")
@@ -104,9 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _require_same_settings(args: argparse.Namespace) -> None:
     """Runs of other settings in the work folder are not taken for these."""
-    settings = {
-        k: str(v) for k, v in vars(args).items() if k not in ("work", "o", "seeds", "scratch_seeds", "trainers", "jobs")
-    }
+    settings = {k: str(v) for k, v in vars(args).items() if k not in ("work", "o", "seeds", "trainers", "jobs")}
     path = args.work / "settings.json"
     if not path.is_file():
         path.write_text(json.dumps(settings, indent=2))
@@ -138,7 +136,10 @@ def _prepare(args: argparse.Namespace) -> str:
     number = str(int(dataset[7:10]))
     plan = ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", CONFIGURATION, "-pl", "TinyUNetPlanner"]
     _run([*plan, *spacing, "-gpu_memory_target", "1", "-np", "2", "-npfp", "2"], {})
-    _run(["nnUNet3DCT_splits", "-d", number, "-k", str(args.folds)], {})
+    if args.splits:
+        shutil.copyfile(args.splits, preprocessed / "splits_final.json")
+    else:
+        _run(["nnUNet3DCT_splits", "-d", number, "-k", str(args.folds)], {})
     plans = json.loads(plans_file.read_text())
     plans["configurations"][CONFIGURATION]["batch_size"] = args.batch_size
     if args.patch:
@@ -185,7 +186,7 @@ def _compare(args: argparse.Namespace, dataset: str, trainer: str, seed: int, st
     """Train one of the trainers, unless that is done."""
     results = args.work / f"seed_{seed}"
     fold = _fold(args, results, dataset, trainer)
-    if (fold / "validation" / "classification_metrics.json").is_file():
+    if (fold / "validation" / METRICS).is_file():
         return
     shutil.rmtree(fold, ignore_errors=True)
     scratch = trainer in FROM_SCRATCH
@@ -193,16 +194,12 @@ def _compare(args: argparse.Namespace, dataset: str, trainer: str, seed: int, st
     _train(args, dataset, trainer, iterations, args.lr_1 if scratch else args.lr_2, seed, results, stage_1)
 
 
-def _seeds(args: argparse.Namespace, trainer: str) -> int:
-    return args.scratch_seeds if trainer in FROM_SCRATCH else args.seeds
-
-
 def _fold(args: argparse.Namespace, results: Path, dataset: str, trainer: str) -> Path:
     return results / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{args.fold}"
 
 
 def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, Any]:
-    """Means over the seeds; intervals over cases, which are drawn alike for every trainer and seed."""
+    """Means over all seeds that were run; intervals over cases, drawn alike for every trainer and seed."""
     labels = json.loads((args.work / "raw" / dataset / "classification.json").read_text())
     found: dict[str, Any] = {
         "dataset": dataset,
@@ -214,14 +211,18 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
         "probe": json.loads((args.work / "probe.json").read_text())["scores"],
     }
     bootstrap: dict[str, np.ndarray] = {}
-    for trainer in args.trainers:
-        folds = [_fold(args, args.work / f"seed_{seed}", dataset, trainer) for seed in range(_seeds(args, trainer))]
+    for trainer in TRAINERS:
+        seeds = range(len(list(args.work.glob("seed_*"))))
+        folds = [_fold(args, args.work / f"seed_{seed}", dataset, trainer) for seed in seeds]
+        folds = [fold for fold in folds if (fold / "validation" / METRICS).is_file()]
+        if not folds:
+            continue
         resampled, scores = [], []
         for fold in folds:
             truth, probs = _predictions(fold / "validation", labels)
             counts = draw_counts(truth, RESAMPLES, 0)
             resampled.append(resampled_metrics(counts, truth, probs.argmax(1), probs)["f1_macro"])
-            metrics = json.loads((fold / "validation" / "classification_metrics.json").read_text())
+            metrics = json.loads((fold / "validation" / METRICS).read_text())
             scores.append({key: metrics[key] for key in ("f1_macro", "balanced_accuracy", "auc_macro")})
         bootstrap[trainer] = np.mean(resampled, axis=0)
         dice = [_dice(fold) for fold in folds]

@@ -20,6 +20,7 @@ from nnunet_3dct.data.integrity import check_image_file
 from nnunet_3dct.errors import ImageError, NNUNet3DCTError
 from nnunet_3dct.files import write_json
 from nnunet_3dct.inference.aggregation import CaseClass
+from nnunet_3dct.inference.preprocessing import segmentation_from_logits
 
 CLASS_SUFFIX = "_classification.json"
 
@@ -99,12 +100,13 @@ class CaseWriter:
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
         self.dataset_json = dataset_json
+        self.label_manager = plans_manager.get_label_manager(dataset_json)
         self.target_labels = list(target_labels)
         self.save_probabilities = save_probabilities
         self.ending = str(dataset_json["file_ending"])
 
     def write(self, case: str, logits: torch.Tensor, properties: dict[str, Any], report: dict[str, Any]) -> None:
-        """Export by nnU-Net into a hidden folder, read back, then move.
+        """Export into a hidden folder, read back, then move.
 
         An older segmentation of the case goes first and the new one comes last, so that a kill in between
         leaves a case that :meth:`is_complete` calls incomplete.
@@ -113,17 +115,14 @@ class CaseWriter:
             ImageError: what was written cannot be read back, as on a full disk.
         """
         with partial_folder(self.output_folder, case) as folder:
-            export_prediction_from_logits(
-                logits,
-                properties,
-                self.configuration_manager,
-                self.plans_manager,
-                self.dataset_json,
-                str(folder / case),
-                self.save_probabilities,
-                num_threads_torch=torch.get_num_threads(),
-            )
             written = folder / f"{case}{self.ending}"
+            if self.save_probabilities:
+                self._export_with_probabilities(folder / case, logits, properties)
+            else:
+                segmentation = segmentation_from_logits(
+                    logits, properties, self.plans_manager, self.configuration_manager, self.label_manager
+                )
+                self.plans_manager.image_reader_writer_class().write_seg(segmentation, str(written), properties)
             check_image_file(written)
             segmentation, _ = self.plans_manager.image_reader_writer_class().read_seg(str(written))
             report["target_voxels"] = int(np.isin(segmentation, self.target_labels).sum())
@@ -132,6 +131,18 @@ class CaseWriter:
             files = sorted(folder.iterdir(), key=lambda path: path == written)
             for path in files:
                 path.replace(self.output_folder / path.name)
+
+    def _export_with_probabilities(self, path: Path, logits: torch.Tensor, properties: dict[str, Any]) -> None:
+        export_prediction_from_logits(
+            logits,
+            properties,
+            self.configuration_manager,
+            self.plans_manager,
+            self.dataset_json,
+            str(path),
+            save_probabilities=True,
+            num_threads_torch=torch.get_num_threads(),
+        )
 
     def remove(self, case: str) -> None:
         """Delete what an earlier run left of a case that failed now, so that it is not taken for this run's."""

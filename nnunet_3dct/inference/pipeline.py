@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nnunet_3dct.data.integrity import check_case_files
 from nnunet_3dct.inference.export import CaseWriter, class_report
 from nnunet_3dct.inference.predictor import MultiTaskPredictor
+from nnunet_3dct.inference.preprocessing import preprocess
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,12 @@ class Pipeline:
         predictor = self.predictor
         channels = len(predictor.dataset_json.get("channel_names") or predictor.dataset_json.get("modality", {}))
         check_case_files(case.files, channels, case.identifier)
-        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case(
-            [str(path) for path in case.files],
-            None,
-            predictor.plans_manager,
-            predictor.configuration_manager,
-            predictor.dataset_json,
+        plans = predictor.plans_manager
+        image, properties = plans.image_reader_writer_class().read_images([str(path) for path in case.files])
+        data = preprocess(
+            image, properties, plans, predictor.configuration_manager, predictor.dataset_json, predictor.device
         )
-        return _Prepared(
-            case, torch.from_numpy(data).to(torch.float32).contiguous(), properties, time.perf_counter() - start
-        )
+        return _Prepared(case, data, properties, time.perf_counter() - start)
 
     def _predict(self, prepared: _Prepared, outcome: Outcome):
         """Run the network now; return what an export thread has to do."""

@@ -194,7 +194,8 @@ def test_files_of_a_case_appear_after_the_whole_export(
         seen.append([p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")])
 
     monkeypatch.setattr(export, "export_prediction_from_logits", spied)
-    run(images, tmp_path / "out", "--disable_tta")
+    run(images, tmp_path / "out", "--disable_tta", "--save_probabilities")
+    assert len(seen) == 3
     for n, names in enumerate(seen):
         assert not [name for name in names if f"new_{n:03d}" in name]
 

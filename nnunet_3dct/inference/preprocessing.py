@@ -1,0 +1,123 @@
+"""What the network sees of a case, and back: nnU-Net's preprocessing and export without their detours.
+
+The steps are nnU-Net's and call its parts; resampling goes through matrices, no segmentation is resampled at
+prediction, holes of the non-zero mask are not filled where only its box is needed, and logits become labels slab by
+slab. Where plans name another preprocessor or another resampling, nnU-Net's own code runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor
+
+from nnunet_3dct.inference.resampling import Plan, plan_resampling, resample, resample_in_slabs
+
+
+def preprocess(
+    image: np.ndarray,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+) -> Tensor:
+    """Transpose, crop, normalise and resample an image.
+
+    Args:
+        image: ``(C, Z, Y, X)`` as nnU-Net's readers give it.
+        properties: of the reader, with ``spacing`` [mm]; what export needs is added, as by nnU-Net.
+        plans_manager, configuration, dataset_json: of the model.
+        device: where resampling runs; the result lies on the CPU all the same.
+
+    Returns:
+        ``(C, Z, Y, X)`` in the network's spacing, float32, on the CPU.
+    """
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    target = [*spacing[: image.ndim - 1 - len(configuration.spacing)], *configuration.spacing]
+    if type(preprocessor) is not DefaultPreprocessor or any(configuration.use_mask_for_norm):
+        data, _, _ = preprocessor.run_case_npy(image, None, properties, plans_manager, configuration, dataset_json)
+        return torch.from_numpy(data).to(torch.float32).contiguous()
+
+    data = image.transpose([0, *[axis + 1 for axis in plans_manager.transpose_forward]])
+    properties["shape_before_cropping"] = data.shape[1:]
+    box = get_bbox_from_mask((data != 0).any(0))
+    properties["bbox_used_for_cropping"] = box
+    inside = (slice(None), *bounding_box_to_slice(box))
+    data = data[inside].astype(np.float32)
+    properties["shape_after_cropping_and_before_resampling"] = data.shape[1:]
+    nowhere = np.zeros((1, *data.shape[1:]), np.int8)  # the mask that these normalisations do not look at
+    data = preprocessor._normalize(
+        data, nowhere, configuration, plans_manager.foreground_intensity_properties_per_channel
+    )
+    new = compute_new_shape(data.shape[1:], spacing, target)
+    plan = _plan(configuration.resampling_fn_data, data.shape[1:], new, spacing, target)
+    if plan is None:
+        data = configuration.resampling_fn_data(data, new, spacing, target)
+        return torch.from_numpy(np.asarray(data)).to(torch.float32).contiguous()
+    if plan.old == plan.new:
+        return torch.from_numpy(np.ascontiguousarray(data))
+    return resample(torch.from_numpy(np.ascontiguousarray(data)).to(device), plan).cpu()
+
+
+def segmentation_from_logits(
+    logits: Tensor,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration: ConfigurationManager,
+    label_manager: Any,
+) -> np.ndarray:
+    """Labels on the grid of the image file.
+
+    Args:
+        logits: ``(L, Z, Y, X)`` in the network's spacing, on any device; resampled there.
+        properties: as :func:`preprocess` left them.
+        plans_manager, configuration, label_manager: of the model.
+
+    Returns:
+        Labels ``(Z, Y, X)``, uint8 or, from 255 labels on, uint16.
+    """
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    current = [*spacing[: len(shape) - len(configuration.spacing)], *configuration.spacing]
+    plan = _plan(configuration.resampling_fn_probabilities, logits.shape[1:], shape, current, spacing)
+    if plan is None:
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits.cpu(), plans_manager, configuration, label_manager, properties,
+            num_threads_torch=torch.get_num_threads(),
+        )  # fmt: skip
+    found = np.zeros(
+        properties["shape_before_cropping"], np.uint8 if len(label_manager.foreground_labels) < 255 else np.uint16
+    )
+    inside = found[bounding_box_to_slice(properties["bbox_used_for_cropping"])]
+    for rows, slab in resample_in_slabs(logits, plan):
+        # nnU-Net's logits stay in half precision: rounding makes its ties
+        inside[rows] = label_manager.convert_logits_to_segmentation(slab.to(logits.dtype)).cpu().numpy()
+    return found.transpose(plans_manager.transpose_backward)
+
+
+def _plan(
+    function: Callable[..., Any],
+    old: Sequence[int],
+    new: Sequence[int],
+    old_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+) -> Plan | None:
+    """The plan for what nnU-Net's plans name, None where that is another kind of resampling."""
+    assert isinstance(function, partial)
+    options = dict(function.keywords)
+    usual = function.func is resample_data_or_seg_to_shape and not options.pop("is_seg", False)
+    if not usual or options.pop("order_z", 0) != 0:
+        return None
+    options.setdefault("force_separate_z", False)  # as the function itself does
+    return plan_resampling(old, new, old_spacing, new_spacing, options.pop("order", 3), **options)
