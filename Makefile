@@ -52,13 +52,16 @@ train-step: $(DEMO_VENV)/.installed
 # every head and the probe on the hard phantom, about an hour on two CPU cores; goes on where it was stopped
 heads: $(DEMO_VENV)/.installed
 	mkdir -p runs
-	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_phantom -o runs/heads_phantom.json --target_labels lesion
+	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_phantom -o runs/heads_phantom.json \
+		--target_labels lesion --patch 24 48 64 --stage_1 2500
 
-# the same on real MRI; HIPPOCAMPUS=folder of the raw dataset
+# the same on real MRI, from the stage 1 of make hippocampus; HIPPOCAMPUS=folder of the raw dataset
 heads-hippocampus: $(DEMO_VENV)/.installed
 	mkdir -p runs
 	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_hippocampus -o runs/heads_hippocampus.json \
-		--hippocampus $(HIPPOCAMPUS) --folds 5 --intensity_aug on
+		--hippocampus $(HIPPOCAMPUS) --folds 5 --intensity_aug on --scratch 5300 \
+		--start runs/hippocampus/results/Dataset004_Hippocampus/nnUNetTrainer_Stage1__nnUNetPlansTiny__3d_fullres \
+		--splits runs/hippocampus/preprocessed/Dataset004_Hippocampus/splits_final.json
 
 check: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .

@@ -29,6 +29,16 @@ OURS, REFERENCE = "nnUNetTrainer_CLSHeadLesion", "nnUNetTrainer_CLSHeadSumFT"
 PLANS, CONFIGURATION = "nnUNetPlansTiny", "3d_fullres"
 RESAMPLES = 2000
 METRICS = "classification_metrics.json"
+UNREPORTED = (
+    "work",
+    "o",
+    "jobs",
+    "seeds",
+    "trainers",
+    "hippocampus",
+    "start",
+    "splits",
+)  # paths, and what a resumed call adds
 
 # nnUNetv2_train gives every process all cores, by what this function says
 TRAIN = """
@@ -83,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=120, help="of the phantom. Default: %(default)s")
     parser.add_argument("--phantom_seed", type=int, default=100)
     parser.add_argument("--spacing", type=float, nargs=3, default=(3.0, 1.5, 1.5), help="of the phantom's plan [mm]")
-    parser.add_argument("--patch", type=int, nargs=3, help="in place of the plan's")
+    parser.add_argument("--patch", type=int, nargs=3, help="in place of the plan's [voxels]")
     parser.add_argument("--start", type=Path, help="model folder of a stage 1 of the same plan; default: train it")
     parser.add_argument("--splits", type=Path, help="splits_final.json of that stage 1; default: nnUNet3DCT_splits")
     parser.add_argument("--folds", type=int, default=3, help="one of so many is held out. Default: %(default)s")
@@ -203,9 +213,7 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
     labels = json.loads((args.work / "raw" / dataset / "classification.json").read_text())
     found: dict[str, Any] = {
         "dataset": dataset,
-        "settings": {
-            k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("work", "o", "jobs")
-        },
+        "settings": {name: value for name, value in vars(args).items() if name not in UNREPORTED},
         "stage_1_dice": _dice(stage_1),
         "trainers": {},
         "probe": json.loads((args.work / "probe.json").read_text())["scores"],

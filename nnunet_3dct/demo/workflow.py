@@ -116,7 +116,7 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
             "predict",
             "5. Prediction of the held-out cases: both outputs from one pass",
             [program("nnUNet3DCT_predict"), "-i", str(raw / "imagesVal"), "-o", str(predictions), "-d", DATASET,
-             "-c", CONFIGURATION, "-tr", STAGE_2, "-p", PLANS, "-f", "0", "-chk", "checkpoint_cls_best.pth",
+             "-c", CONFIGURATION, "-tr", STAGE_2, "-p", PLANS, "-f", "0",
              "-device", plan.device],
             {},
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nnunet_3dct.networks.multitask_unet import uncompiled
 from nnunet_3dct.target import TargetLabels
 
 
@@ -44,15 +45,18 @@ class CaseClass:
 class ClassEvidence:
     """Collects class logits and how much target each window showed, and averages them.
 
-    Probabilities of the mirrored passes of one window are averaged; windows are averaged with the number of
-    target voxels that the network itself finds in them as weights (equal weights when none shows any).
+    Probabilities of the mirrored passes of one window are averaged, or the plain pass, which comes first, speaks
+    alone; windows are averaged with the number of target voxels that the network itself finds in them as weights
+    (equal weights when none shows any).
 
     Args:
         passes_per_window: consecutive passes that belong to one window.
+        averages_mirrors: as the head has it.
     """
 
-    def __init__(self, passes_per_window: int) -> None:
+    def __init__(self, passes_per_window: int, averages_mirrors: bool = True) -> None:
         self.passes_per_window = passes_per_window
+        self.averages_mirrors = averages_mirrors
         self._probs: list[Tensor] = []
         self._voxels: list[Tensor] = []
 
@@ -75,7 +79,8 @@ class ClassEvidence:
         probs = torch.cat(self._probs) if self._probs else torch.empty(0)
         if len(probs) == 0 or len(probs) % self.passes_per_window:
             raise RuntimeError(f"{len(probs)} passes do not make up windows of {self.passes_per_window} passes")
-        per_window = probs.unflatten(0, (-1, self.passes_per_window)).mean(1)
+        passes = probs.unflatten(0, (-1, self.passes_per_window))
+        per_window = passes.mean(1) if self.averages_mirrors else passes[:, 0]
         weights = torch.cat(self._voxels).unflatten(0, (-1, self.passes_per_window)).mean(1)
         saw_target = bool(weights.sum() > 0)
         if not saw_target:
@@ -110,7 +115,8 @@ class EvidenceNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.target = target
-        self.evidence = ClassEvidence(passes_per_window)
+        head = getattr(uncompiled(network), "cls_head", None)
+        self.evidence = ClassEvidence(passes_per_window, getattr(head, "averages_mirrors", True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Segmentation logits of ``x``; a failed pass (out of memory) clears the evidence for the retry."""

@@ -36,6 +36,13 @@ def test_mirrored_passes_of_a_window_are_averaged() -> None:
     assert (result.windows, result.passes_per_window, result.folds) == (1, 2, 1)
 
 
+def test_a_head_may_speak_from_the_plain_pass_of_each_window_alone() -> None:
+    evidence = ClassEvidence(2, averages_mirrors=False)
+    for probs, voxels in (((0.8, 0.2), 10.0), ((0.1, 0.9), 30.0), ((0.6, 0.4), 60.0), ((0.3, 0.7), 60.0)):
+        evidence.add(log(*probs), torch.tensor([voxels]))
+    assert evidence.result().probs == pytest.approx(((20 * 0.8 + 60 * 0.6) / 80, (20 * 0.2 + 60 * 0.4) / 80))
+
+
 def test_mirrored_passes_count_the_same_whatever_target_each_shows() -> None:
     assert collect(2, ((0.9, 0.1), 0), ((0.5, 0.5), 100)).probs == pytest.approx((0.7, 0.3))
 

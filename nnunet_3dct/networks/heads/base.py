@@ -40,9 +40,14 @@ class ClassificationHead(nn.Module):
         spec: features of the network.
         num_classes: number of classes.
         options: the subclass's own constructor arguments, kept for the checkpoint.
+
+    Attributes:
+        averages_mirrors: whether the class of a window is averaged over its mirrored passes, or read from the
+            plain pass alone.
     """
 
     name: str
+    averages_mirrors = True
 
     def __init__(self, spec: FeatureSpec, num_classes: int, **options: Any) -> None:
         super().__init__()

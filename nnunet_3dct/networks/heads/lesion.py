@@ -36,6 +36,7 @@ class LesionHead(ClassificationHead):
     """
 
     name = "lesion"
+    averages_mirrors = False  # features of a mirrored image differ, and the fit has seen none
 
     def __init__(
         self,
