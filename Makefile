@@ -49,7 +49,7 @@ train-step: $(DEMO_VENV)/.installed
 	mkdir -p runs
 	$(DEMO_VENV)/bin/python benchmarks/train_step.py -o runs/train_step.json $(TRAIN_STEP_FLAGS)
 
-# every head and the probe on the hard phantom, about an hour on two CPU cores; goes on where it was stopped
+# every head and the probe on the hard phantom, some two hours on two CPU cores; goes on where it was stopped
 heads: $(DEMO_VENV)/.installed
 	mkdir -p runs
 	$(DEMO_VENV)/bin/python benchmarks/heads.py --work runs/heads_phantom -o runs/heads_phantom.json \

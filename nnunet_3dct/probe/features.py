@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.pooled_features import PooledFeatures
-from nnunet_3dct.inference.predictor import build_saved_head, build_unet
+from nnunet_3dct.inference.predictor import MultiTaskPredictor, build_saved_head, build_unet
 from nnunet_3dct.probe.target_features import target_features
 from nnunet_3dct.target import TargetLabels
 
@@ -85,9 +84,7 @@ class FeatureExtractor:
             saved_target = config["target_labels"]
         self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
         self._recorder = PooledFeatures(unet, self.target, head)
-        self._predictor = nnUNetPredictor(
-            use_mirroring=False, device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False
-        )
+        self._predictor = MultiTaskPredictor(use_mirroring=False, device=device, allow_tqdm=False)
         self._predictor.manual_initialization(
             self._recorder, self.plans, self.configuration, None, dataset_json, "", None
         )

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.inference.pooled_features import PooledFeatures
+from nnunet_3dct.inference.predictor import MultiTaskPredictor
 from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class HeadRefit(_Base):
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         network = PooledFeatures(self.multitask_network, self.target_labels)
-        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
+        predictor = MultiTaskPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
         predictor.manual_initialization(
             network, self.plans_manager, self.configuration_manager, None, self.dataset_json, "", None
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from nnunet_3dct.networks.heads import FeatureSpec, build_head
 from nnunet_3dct.networks.heads.lesion import LesionHead
 from nnunet_3dct.networks.pooling import pooled_width
 from nnunet_3dct.probe.features import FeatureExtractor
-from nnunet_3dct.training.head_refit import fit_head
+from nnunet_3dct.training.head_refit import HeadRefit, fit_head
 from tests import toy
 
 SPEC = FeatureSpec((3, 4), (3,), 3)
@@ -99,3 +100,22 @@ def lesion_head_like(trainer: object) -> LesionHead:
     head = build_head("lesion", trained.spec, trained.num_classes, **trained.options)
     assert isinstance(head, LesionHead)
     return head
+
+
+def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
+    head, messages = lesion_head(2), []
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    x, y = problem([0, 1])
+    x[1:, -1] = 0
+    cases = {f"case_{n}": row for n, row in enumerate(x)}
+    trainer = SimpleNamespace(
+        _gather=lambda value: [value],
+        _pooled_training_cases=lambda: cases,
+        class_labels=SimpleNamespace(by_case={f"case_{n}": k for n, k in enumerate(y)}),
+        num_classes=2,
+        multitask_network=SimpleNamespace(cls_head=head),
+        print_to_log_file=messages.append,
+    )
+    HeadRefit.refit_head(trainer)  # type: ignore[arg-type]
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+    assert "left as trained" in messages[0] and "in each class" in messages[0]
