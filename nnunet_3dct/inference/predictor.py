@@ -21,6 +21,7 @@ from torch import nn
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, average_folds, passes_per_window
+from nnunet_3dct.memory import keep_freed_memory
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec, uncompiled
 from nnunet_3dct.target import TargetLabels
@@ -51,6 +52,8 @@ class MultiTaskPredictor(nnUNetPredictor):
     target: TargetLabels
 
     def __init__(self, *, device: torch.device, perform_everything_on_device: bool = True, **options: Any) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         # off CUDA upstream announces that it turns this option off; it is off already
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(

@@ -15,6 +15,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
+from nnunet_3dct.memory import keep_freed_memory
 from nnunet_3dct.settings import Settings
 
 
@@ -47,6 +48,8 @@ class ScheduledTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - upstream's signature
     ) -> None:
         self.settings = Settings.from_env()
+        if device.type == "cpu":
+            keep_freed_memory()
         super().__init__(plans, configuration, fold, dataset_json, device)
         settings = self.settings
         self.num_epochs = settings.epochs or self.default_epochs or self.num_epochs
