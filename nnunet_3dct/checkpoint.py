@@ -26,10 +26,16 @@ def _numpy_globals() -> list[Any]:
     return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
-def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint of ours, of stock nnU-Net or of the seed's format.
 
     Only tensors, plain Python values and NumPy scalars are accepted: no code in the file is run.
+
+    Args:
+        path: the file.
+        map_location: as for ``torch.load``.
+        mmap: read tensors only when they are used, for those who need the weights and not the optimiser's state;
+            the file must not change meanwhile.
 
     Raises:
         CheckpointError: missing, truncated, holds other objects, or is no nnU-Net checkpoint.
@@ -39,7 +45,7 @@ def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu") 
         raise CheckpointError(f"Checkpoint {path}: expected a file, found none. Check the path.")
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"Checkpoint {path}: expected tensors and plain values, found something else. Do not load a file "

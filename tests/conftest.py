@@ -14,11 +14,12 @@ os.environ["nnUNet_def_n_proc"] = "1"
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests see no variable of the shell that they run in."""
     for name in list(os.environ):
         if name.startswith("NNUNETV2_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("NNUNET3DCT_CACHE", str(tmp_path_factory.getbasetemp() / "converted"))
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,15 @@ def _parser() -> argparse.ArgumentParser:
     add("-f", nargs="+", help="folds to average; default: all that have the checkpoint")
     add("-chk", default="checkpoint_final.pth", help="checkpoint name; default: checkpoint_final.pth")
     add("-step_size", type=float, default=0.5, help="sliding window step, above 0 to 1; default: 0.5")
-    add("--disable_tta", action="store_true", help="no mirroring at test time: faster, less accurate")
+    add("--tta", choices=["none", "flips", "full"], help="mirroring at test time: none, each axis alone (half the "
+        "passes), or every combination as in nnU-Net; default: full")  # fmt: skip
+    add("--disable_tta", action="store_true", help="the same as --tta none")
+    add("--skip_empty", action="store_true", help="leave out windows that show nothing but air")
+    add("--fast", action="store_true", help="--tta none --skip_empty: several times faster, a little less accurate")
+    add("--backend", default="auto", choices=["auto", "torch", "openvino"],
+        help="what runs the network; default: openvino on the CPU where it is installed, else torch")  # fmt: skip
+    add("--precision", default="auto", choices=["auto", "f32", "bf16", "fp16"],
+        help="of the convolutions; default: bf16 in openvino on CPUs that have it, fp16 on CUDA, else f32")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
     add("--continue_prediction", "--c", action="store_true", help="leave out cases whose results are whole")
     add("-device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: cuda, else mps, else cpu")
@@ -51,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     try:
         _check_numbers(args)
+        _resolve_mirroring(args)
         outcome = run(args)
     except NNUNet3DCTError as error:
         sys.exit(f"error: {error}")
@@ -86,13 +95,11 @@ def run(args: argparse.Namespace) -> Outcome:
     )
     remove_leftovers(args.o, [case.identifier for case in cases])
     todo = [c for c in cases if not (args.continue_prediction and writer.is_complete(c.identifier))]
-    print(f"{len(all_cases)} cases in {args.i}; {len(todo)} to predict on {predictor.device.type}.")
+    print(f"{len(all_cases)} cases in {args.i}; {len(todo)} to predict; {predictor.backends[0]}.")
     produced_by = {
-        "trainer": predictor.trainer_name,
+        **predictor.describe(),
         "checkpoint": args.chk,
         "folds": folds,
-        "mirror_axes": list(predictor.allowed_mirroring_axes or []) if predictor.use_mirroring else [],
-        "step_size": args.step_size,
     }
     loaded = time.perf_counter() - start
     pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by)
@@ -144,6 +151,19 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise SettingsError(f"{flag}: expected {expected}, found {found}")
 
 
+def _resolve_mirroring(args: argparse.Namespace) -> None:
+    """One value of ``--tta`` from the flags that speak of it."""
+    wanted = {"--tta " + args.tta: args.tta} if args.tta else {}
+    if args.disable_tta:
+        wanted["--disable_tta"] = "none"
+    if args.fast:
+        wanted["--fast"] = "none"
+        args.skip_empty = True
+    if len(set(wanted.values())) > 1:
+        raise SettingsError(f"--tta: expected one choice, found {' and '.join(wanted)}, which contradict each other.")
+    args.tta = next(iter(wanted.values()), "full")
+
+
 def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[int | str]]:
     from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
     from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
@@ -154,7 +174,10 @@ def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[
     folds = find_folds(folder, args.f, args.chk)
     predictor = MultiTaskPredictor(
         tile_step_size=args.step_size,
-        use_mirroring=not args.disable_tta,
+        tta=args.tta,
+        backend=args.backend,
+        precision=args.precision,
+        skip_empty=args.skip_empty,
         perform_everything_on_device=not args.not_on_device,
         device=choose_device(args.device),
         verbose=args.verbose,

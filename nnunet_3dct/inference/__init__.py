@@ -1,0 +1,18 @@
+"""Prediction. ``Predictor`` is the Python interface; it is loaded when it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnunet_3dct.inference.api import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from nnunet_3dct.inference import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

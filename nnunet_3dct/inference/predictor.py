@@ -1,10 +1,10 @@
-"""nnU-Net's predictor with the class head: one pass over a case gives both outputs."""
+"""The predictor of stage-2 models: one pass over a case gives both outputs."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
+from tqdm import tqdm
 
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, average_folds, passes_per_window
+from nnunet_3dct.inference.aggregation import CaseClass, average_folds
+from nnunet_3dct.inference.backends import Backend, make_backend
+from nnunet_3dct.inference.empty_windows import empty_window_rule
+from nnunet_3dct.inference.sliding_window import Windows, mirrored_passes
 from nnunet_3dct.memory import keep_freed_memory
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec, uncompiled
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.target import TargetLabels
 
 
@@ -32,7 +36,7 @@ class CasePrediction:
     """What the network says of one preprocessed case.
 
     Attributes:
-        logits: segmentation logits ``(L, Z, Y, X)`` in the network's spacing, on the CPU.
+        logits: segmentation logits ``(L, Z, Y, X)`` in the network's spacing, in half precision.
         case_class: class probabilities and how they came about.
     """
 
@@ -41,26 +45,57 @@ class CasePrediction:
 
 
 class MultiTaskPredictor(nnUNetPredictor):
-    """Loads stage-2 checkpoints; everything about the segmentation is nnU-Net's own.
+    """Loads stage-2 checkpoints and predicts preprocessed cases; windows and their weights are nnU-Net's.
 
-    Constructor arguments are those of ``nnUNetPredictor``. After
-    :meth:`initialize_from_trained_model_folder`, ``head_config`` describes the head and ``target`` finds the
-    voxels that carry the class.
+    Every fold keeps its own network in memory, in a runtime of :mod:`nnunet_3dct.inference.backends`. When the
+    device runs out of memory, fewer passes go through the network at once, then logits are summed on the CPU; what
+    worked is kept for the cases that follow.
+
+    Args:
+        device: where the network runs.
+        tta: ``none``, ``flips`` or ``full``, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`; by
+            default full, or none with ``use_mirroring=False``.
+        backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
+        skip_empty: leave out windows in which there is nothing but air, see
+            :func:`~nnunet_3dct.inference.empty_windows.empty_window_rule`.
+        options: those of ``nnUNetPredictor``.
+
+    Attributes:
+        head_config: describes the head.
+        target: finds the voxels that carry the class.
+        backends: one for each fold.
     """
 
     head_config: dict[str, Any]
     target: TargetLabels
+    backends: list[Backend]
 
-    def __init__(self, *, device: torch.device, perform_everything_on_device: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        perform_everything_on_device: bool = True,
+        use_mirroring: bool = True,
+        tta: str | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
+        skip_empty: bool = False,
+        **options: Any,
+    ) -> None:
         if device.type == "cpu":
             keep_freed_memory()
+        self.tta = tta or ("full" if use_mirroring else "none")
         # off CUDA upstream announces that it turns this option off; it is off already
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(
                 device=device,
                 perform_everything_on_device=perform_everything_on_device and device.type == "cuda",
+                use_mirroring=self.tta != "none",
                 **options,
             )
+        self.backend = backend
+        self.precision = precision
+        self.skip_empty = skip_empty
 
     def initialize_from_trained_model_folder(
         self,
@@ -78,6 +113,7 @@ class MultiTaskPredictor(nnUNetPredictor):
         Raises:
             CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or
                 the folds' heads differ.
+            SettingsError: the runtime or the precision asked for is not there.
         """
         folder = Path(model_training_output_dir)
         for name in ("plans.json", "dataset.json"):
@@ -88,7 +124,7 @@ class MultiTaskPredictor(nnUNetPredictor):
         if not use_folds:
             raise CheckpointError(f"Model folder {folder}: expected a fold with {checkpoint_name}, found none.")
         paths = [folder / f"fold_{fold}" / checkpoint_name for fold in use_folds]
-        checkpoints = [read_checkpoint(path) for path in paths]
+        checkpoints = [read_checkpoint(path, mmap=True) for path in paths]
         configs = [head_config(c, str(path)) for c, path in zip(checkpoints, paths, strict=True)]
         for path, config in zip(paths, configs, strict=True):
             if config != configs[0]:
@@ -100,57 +136,101 @@ class MultiTaskPredictor(nnUNetPredictor):
         dataset_json = load_json(str(folder / "dataset.json"))
         plans_manager = PlansManager(load_json(str(folder / "plans.json")))
         configuration = plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
-        label_manager = plans_manager.get_label_manager(dataset_json)
-        unet = build_unet(plans_manager, configuration, dataset_json)
         self.head_config = configs[0]
-        head = build_saved_head(configs[0], unet, checkpoints[0].get("trainer_name", ""))
+        networks = []
         for path, checkpoint in zip(paths, checkpoints, strict=True):
+            unet = build_unet(plans_manager, configuration, dataset_json)
+            head = build_saved_head(configs[0], unet, checkpoint.get("trainer_name", ""))
             check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
             check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
-
-        mirror_axes = checkpoints[0].get("inference_allowed_mirroring_axes")
-        self.target = TargetLabels(label_manager, configs[0].get("target_labels"))
-        network = EvidenceNetwork(
-            MultiTaskUNet(unet, head),
-            self.target,
-            passes_per_window(mirror_axes if self.use_mirroring else None),
-        )
+            network = MultiTaskUNet(unet, head)
+            network.load_state_dict(
+                MultiTaskUNet.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE])
+            )
+            networks.append(network.eval())
         self.manual_initialization(
-            network,
+            networks[0],
             plans_manager,
             configuration,
-            [MultiTaskUNet.join_state_dicts(c["network_weights"], c[HEAD_STATE]) for c in checkpoints],
+            None,
             dataset_json,
             checkpoints[0].get("trainer_name", ""),
-            mirror_axes,
+            checkpoints[0].get("inference_allowed_mirroring_axes"),
         )
+        self.target = TargetLabels(self.label_manager, configs[0].get("target_labels"))
+        self._windows = Windows(
+            tuple(configuration.patch_size),
+            self.tile_step_size,
+            mirrored_passes(self.allowed_mirroring_axes, self.tta),
+            self.label_manager.num_segmentation_heads,
+            self.target,
+            empty_window_rule(plans_manager, configuration, dataset_json) if self.skip_empty else None,
+        )
+        channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
+        self.backends = [
+            make_backend(network, (channels, *configuration.patch_size), self.device, self.backend, self.precision)
+            for network in networks
+        ]
+        self._ways = list(ways_to_run(self.backends[0], self.device, self.perform_everything_on_device))
 
-    @torch.inference_mode()
     def predict_case(self, data: torch.Tensor) -> CasePrediction:
         """Predict one case.
 
         Args:
             data: preprocessed image ``(C, Z, Y, X)``.
+
+        Raises:
+            torch.OutOfMemoryError: not even one pass fits the device.
         """
-        network = self._evidence_network()
+        while True:
+            try:
+                return self._predict(data, *self._ways[0])
+            except torch.OutOfMemoryError:
+                if len(self._ways) == 1:
+                    raise
+                self._ways.pop(0)
+            torch.cuda.empty_cache()  # after the exception has let go of its tensors
+            at_once, results_device = self._ways[0]
+            tqdm.write(f"Out of GPU memory: going on with {at_once} passes at once, sums on {results_device.type}.")
+
+    @torch.inference_mode()
+    def _predict(self, data: torch.Tensor, at_once: int, results_device: torch.device) -> CasePrediction:
         classes: list[CaseClass] = []
         total: torch.Tensor | None = None
-        for parameters in self.list_of_parameters:
-            network.load_state_dict(parameters)
-            network.evidence.clear()
-            logits = self.predict_sliding_window_return_logits(data).to("cpu")
+        for backend in self.backends:
+            logits, case_class = self._windows.predict(backend, data, at_once, results_device)
             total = logits if total is None else total.add_(logits)
-            classes.append(network.evidence.result())
+            classes.append(case_class)
         assert total is not None, "initialize_from_trained_model_folder comes first"
         if len(classes) > 1:
             total /= len(classes)
         return CasePrediction(total, average_folds(classes))
 
-    def _evidence_network(self) -> EvidenceNetwork:
-        # nnU-Net's manual_initialization compiles the network when nnUNet_compile asks for it
-        network = uncompiled(self.network)
-        assert isinstance(network, EvidenceNetwork)
-        return network
+    def describe(self) -> dict[str, Any]:
+        """What produced a prediction, for reports and manifests."""
+        return {
+            "trainer": self.trainer_name,
+            "tta": self.tta,
+            "mirror_axes": list(self.allowed_mirroring_axes or []) if self.tta != "none" else [],
+            "step_size": self.tile_step_size,
+            "skip_empty": self.skip_empty,
+            **self.backends[0].describe(),
+        }
+
+
+def ways_to_run(backend: Backend, device: torch.device, sum_on_device: bool) -> Iterator[tuple[int, torch.device]]:
+    """Passes at once and where logits are summed: first the fastest, at last what takes least memory."""
+    at_once = backend.windows_at_once
+    if sum_on_device:
+        while at_once > 1:
+            yield at_once, device
+            at_once //= 2
+        yield 1, device
+        at_once = backend.windows_at_once
+    while at_once > 1:
+        yield at_once, torch.device("cpu")
+        at_once //= 2
+    yield 1, torch.device("cpu")
 
 
 def build_saved_head(config: Mapping[str, Any], unet: nn.Module, trainer_name: str) -> ClassificationHead:

@@ -45,12 +45,17 @@ class MultiTaskUNet(nn.Module):
             Segmentation logits ``(B, L, Z, Y, X)``, or with deep supervision the list of them from full
             to coarse resolution. With ``return_cls`` a tuple of that and class logits ``(B, n)``.
         """
-        skips = self.encoder(x)
         if not return_cls:
-            return self.decoder(skips)
+            return self.decoder(self.encoder(x))
+        segmentation, features = self.segment_with_features(x)
+        return segmentation, self.cls_head(features)
+
+    def segment_with_features(self, x: Tensor) -> tuple[Any, UNetFeatures]:
+        """Segmentation as ``forward`` gives it, and the features of the same pass."""
+        skips = self.encoder(x)
         segmentation, features = self._decode(skips)
         full_resolution = segmentation[0] if isinstance(segmentation, list) else segmentation
-        return segmentation, self.cls_head(UNetFeatures(skips, features, full_resolution))
+        return segmentation, UNetFeatures(skips, features, full_resolution)
 
     def _decode(self, skips: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor]]:
         """The decoder's own layers in their order; keeps every stage's features, coarse to fine."""

@@ -2,7 +2,8 @@
 
 Patches are what a network needs to learn features, but few steps of gradient descent on them leave a linear classifier
 far from its optimum, and prediction shows it whole volumes. Fitting the classifier alone once more, on fixed features,
-is common practice for unbalanced classes (Kang et al., Decoupling Representation and Classifier, ICLR 2020).
+is common practice for unbalanced classes (Kang et al., Decoupling Representation and Classifier, ICLR 2020). Every
+volume is shown in all the ways in which training mirrors it: eight views of a case say more than one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
 from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.inference.pooled_features import PooledFeatures
 from nnunet_3dct.inference.predictor import MultiTaskPredictor
+from nnunet_3dct.inference.sliding_window import mirrored_passes
 from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-STRENGTHS = np.logspace(-5, 1, 13)
+STRENGTHS = np.logspace(-4, 1, 11)
 ABSENT = -20.0  # logit of a class without a training case
 
 
@@ -44,7 +46,7 @@ class HeadRefit(_Base):
     def refit_head(self) -> None:
         """Fit the head to the training cases of known class in which the network finds the target."""
         found = {case: pooled for rank in self._gather(self._pooled_training_cases()) for case, pooled in rank.items()}
-        cases = sorted(case for case, pooled in found.items() if pooled[-1] > LEAST_TARGET)
+        cases = sorted(case for case, views in found.items() if views[0, -1] > LEAST_TARGET)
         classes = np.array([self.class_labels.by_case[case] for case in cases], dtype=int)
         counts = np.bincount(classes, minlength=self.num_classes)
         if (counts > 1).sum() < 2:
@@ -63,6 +65,7 @@ class HeadRefit(_Base):
     def _pooled_training_cases(self) -> dict[str, np.ndarray]:
         training, _ = self.do_split()
         keys = sorted(case for case in set(map(str, training)) if self.class_labels.by_case[case] != UNKNOWN)
+        """Of each case one row for each way to mirror it, the plain one first."""
         dataset = self.whole_volumes(keys)
         self.set_deep_supervision_enabled(False)
         self.network.eval()
@@ -72,10 +75,14 @@ class HeadRefit(_Base):
             network, self.plans_manager, self.configuration_manager, None, self.dataset_json, "", None
         )
         pooled: dict[str, np.ndarray] = {}
+        mirrors = mirrored_passes(self.inference_allowed_mirroring_axes, "full")
         for case in dataset.identifiers:
-            network.windows.clear()
-            predictor.predict_sliding_window_return_logits(self._load_image(dataset, case))
-            pooled[case] = network.result()[0]
+            image, views = self._load_image(dataset, case), []
+            for axes in mirrors:
+                network.windows.clear()
+                predictor.predict_sliding_window_return_logits(image.flip([axis + 1 for axis in axes]))
+                views.append(network.result()[0])
+            pooled[case] = np.stack(views)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         return pooled
 
@@ -85,7 +92,8 @@ def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_we
 
     Args:
         head: changed in place.
-        pooled: features of whole volumes ``(N, width)``.
+        pooled: features of whole volumes in several views ``(N, views, width)``. Views that show no target do not
+            count; each case counts as much as another.
         classes: ``(N,)``, at least two different ones.
         class_weight: one factor for each class.
 
@@ -94,19 +102,24 @@ def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_we
         single case.
     """
     device = head.classifier.weight.device
-    head.norm.set_statistics(torch.from_numpy(pooled))
+    shows = pooled[..., -1] > LEAST_TARGET
+    case, _ = np.nonzero(shows)
+    views = torch.from_numpy(pooled[shows])
+    head.norm.set_statistics(views)
     head.eval()
     with torch.no_grad():
-        x = head.norm(torch.from_numpy(pooled).to(device)).double().cpu().numpy() / head.norm.scale
+        x = head.norm(views.to(device)).double().cpu().numpy() / head.norm.scale
     present = np.unique(classes)
+    y, share = classes[case], (1 / shows.sum(1))[case]
     weights = None if class_weight is None else {k: w for k, w in enumerate(class_weight) if k in present}
     model: Any = LogisticRegression(C=0.01, class_weight=weights, max_iter=5000)
     folds = min(5, int(np.bincount(classes)[present].min()))
     if folds > 1:
-        inner = StratifiedKFold(folds, shuffle=True, random_state=0)
-        model = GridSearchCV(model, {"C": STRENGTHS}, scoring="neg_log_loss", cv=inner).fit(x, classes).best_estimator_
+        inner = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(x, y, case))
+        search = GridSearchCV(model, {"C": STRENGTHS}, scoring="neg_log_loss", cv=inner)
+        model = search.fit(x, y, sample_weight=share).best_estimator_
     else:
-        model = model.fit(x, classes)
+        model = model.fit(x, y, sample_weight=share)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn gives one row, for the second class against the first
         coefficients, intercepts = np.concatenate((-coefficients, coefficients)) / 2, np.r_[-intercepts, intercepts] / 2

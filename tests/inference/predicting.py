@@ -27,7 +27,7 @@ def arguments(images: Path, output: Path, *flags: str) -> list[str]:
             "-c",
             "3d_fullres",
         ),
-        *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar", *flags),
+        *("-device", "cpu", "--backend", "torch", "-npp", "1", "-nps", "1", "--disable_progress_bar", *flags),
     ]
 
 

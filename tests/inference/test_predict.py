@@ -96,9 +96,7 @@ def test_class_is_the_mean_over_mirrors_and_target_weighted_windows(model: Path,
     run(images, tmp_path / "out")
     predictor = MultiTaskPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), [0])
-    network = predictor.network.network
-    network.load_state_dict(predictor.list_of_parameters[0])
-    network.eval()
+    network = predictor.network
     for case, report in reports(tmp_path / "out").items():
         preprocessor = predictor.configuration_manager.preprocessor_class()
         files = [str(images / f"{case}_0000.nii.gz")]

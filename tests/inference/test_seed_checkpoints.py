@@ -86,7 +86,20 @@ def test_prediction_gives_what_network_and_head_compute_apart(
     (model / "dataset.json").write_text(dataset.read_text())
     (model / "fold_0" / "checkpoint_best.pth").symlink_to(published)
     flags = f"-d {toy.DATASET} -c 3d_fullres -tr {toy.FINE_TUNING} -p {PLANS} -f 0 -chk checkpoint_best.pth"
-    predict.main(["-i", str(images), "-o", str(tmp_path), *flags.split(), "-device", "cpu", "--disable_tta"])
+    predict.main(
+        [
+            "-i",
+            str(images),
+            "-o",
+            str(tmp_path),
+            *flags.split(),
+            "-device",
+            "cpu",
+            "--backend",
+            "torch",
+            "--disable_tta",
+        ]
+    )
 
     # the reference: nnU-Net's preprocessing, its network with hooks, the published head by hand
     manager = PlansManager(plans)

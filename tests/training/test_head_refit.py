@@ -15,6 +15,7 @@ from nnunet_3dct.networks.heads import FeatureSpec, build_head
 from nnunet_3dct.networks.heads.lesion import LesionHead
 from nnunet_3dct.networks.pooling import pooled_width
 from nnunet_3dct.probe.features import FeatureExtractor
+from nnunet_3dct.training import head_refit
 from nnunet_3dct.training.head_refit import HeadRefit, fit_head
 from tests import toy
 
@@ -41,7 +42,7 @@ def lesion_head(num_classes: int) -> LesionHead:
 def test_head_says_what_scikit_learn_says(num_classes: int, classes: list[int]) -> None:
     x, y = problem(classes)
     head = lesion_head(num_classes)
-    strength = fit_head(head, x, y, [1.0 + k for k in range(num_classes)])
+    strength = fit_head(head, x[:, None], y, [1.0 + k for k in range(num_classes)])
     scaler = StandardScaler().fit(x)
     reference = LogisticRegression(C=strength, class_weight={k: 1.0 + k for k in classes}, max_iter=5000)
     reference.fit(scaler.transform(x).clip(-5, 5), y)
@@ -58,7 +59,7 @@ def test_a_class_with_a_single_case_is_fitted_without_cross_validation() -> None
     x, y = problem([0, 1])
     y[:] = 0
     y[0] = 1
-    assert fit_head(lesion_head(2), x, y, None) == 0.01
+    assert fit_head(lesion_head(2), x[:, None], y, None) == 0.01
 
 
 def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patches(
@@ -76,30 +77,48 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
         refit()
 
     monkeypatch.setattr(trainer, "refit_head", noted)
+    fits: list[tuple[tuple[np.ndarray, np.ndarray], float]] = []
+
+    def watched(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, weights: object) -> float:
+        fits.append(((pooled, classes), fit_head(head, pooled, classes, weights)))  # type: ignore[arg-type]
+        return fits[0][1]
+
+    monkeypatch.setattr(head_refit, "fit_head", watched)
     trainer.run_training()
     after = trainer.multitask_network.state_dict()
     changed = {k for k, v in before[0].items() if not torch.equal(v, after[k])}
     assert changed == {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
 
     extractor = FeatureExtractor(Path(trainer.output_folder_base), 0, "checkpoint_final.pth", None, torch.device("cpu"))
-    training = [c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0]
+    training = sorted(c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0)
     cases = dict(extractor.extract(toy_root / "preprocessed" / toy.DATASET, training))
-    head = lesion_head_like(trainer)
-    fit_head(
-        head,
-        np.stack([cases[c].pooled for c in sorted(cases)]),
-        np.array([trainer.class_labels.by_case[c] for c in sorted(cases)]),
-        trainer.class_weight.tolist(),
-    )
-    torch.testing.assert_close(head.classifier.weight, trainer.multitask_network.cls_head.classifier.weight)
+    (found, classes), _ = fits[0]
+    assert found.shape[:2] == (len(training), 8)
+    np.testing.assert_allclose(found[:, 0], np.stack([cases[c].pooled for c in training]), rtol=1e-4, atol=1e-4)
+    assert classes.tolist() == [trainer.class_labels.by_case[c] for c in training]
+    image = torch.as_tensor(np.asarray(trainer.whole_volumes(training[:1]).load_case(training[0])[0][:]))
+    extractor._recorder.windows.clear()
+    extractor._predictor.predict_sliding_window_return_logits(image.flip([2]))
+    mirrored = extractor._recorder.result()[0]
+    np.testing.assert_allclose(found[0, 2], mirrored, rtol=1e-4, atol=1e-4)
+    assert np.abs(mirrored - found[0, 0]).max() > 1e-3
 
 
-def lesion_head_like(trainer: object) -> LesionHead:
-    """A new head with the options of the trained one."""
-    trained = trainer.multitask_network.cls_head  # type: ignore[attr-defined]
-    head = build_head("lesion", trained.spec, trained.num_classes, **trained.options)
-    assert isinstance(head, LesionHead)
-    return head
+def test_views_of_a_case_count_together_as_much_as_one_case() -> None:
+    x, y = problem([0, 1, 2])
+    once, twice = lesion_head(3), lesion_head(3)
+    strength = fit_head(once, x[:, None], y, None)
+    assert fit_head(twice, np.stack((x, x), 1), y, None) == strength
+    torch.testing.assert_close(twice.classifier.weight, once.classifier.weight, rtol=1e-2, atol=1e-3)
+
+
+def test_views_without_target_do_not_count() -> None:
+    x, y = problem([0, 1, 2])
+    once, twice = lesion_head(3), lesion_head(3)
+    blind = np.full_like(x, 99)
+    blind[:, -1] = 0
+    assert fit_head(once, x[:, None], y, None) == fit_head(twice, np.stack((x, blind), 1), y, None)
+    torch.testing.assert_close(twice.classifier.weight, once.classifier.weight, rtol=1e-2, atol=1e-3)
 
 
 def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
@@ -107,7 +126,7 @@ def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
     before = {k: v.clone() for k, v in head.state_dict().items()}
     x, y = problem([0, 1])
     x[1:, -1] = 0
-    cases = {f"case_{n}": row for n, row in enumerate(x)}
+    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
     trainer = SimpleNamespace(
         _gather=lambda value: [value],
         _pooled_training_cases=lambda: cases,

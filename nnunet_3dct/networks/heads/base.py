@@ -34,7 +34,10 @@ class FeatureSpec:
 class ClassificationHead(nn.Module):
     """Base of the heads: ``forward(features) -> (B, num_classes)`` logits.
 
-    Subclasses set ``name`` (their key in the registry) and take their own options as keyword arguments.
+    Subclasses set ``name`` (their key in the registry) and take their own options as keyword arguments. They give
+    :meth:`summarize` and :meth:`classify`, or ``forward`` as a whole. With the two apart, prediction in reduced
+    precision or in another runtime takes only what is averaged over many voxels from there; the rest runs in
+    PyTorch's fp32.
 
     Args:
         spec: features of the network.
@@ -55,5 +58,13 @@ class ClassificationHead(nn.Module):
         self.num_classes = num_classes
         self.options = options
 
-    def forward(self, features: UNetFeatures) -> Tensor:
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
+        """From feature maps to small tensors, each ``(B, ...)``."""
         raise NotImplementedError
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        """Class logits ``(B, num_classes)`` of what :meth:`summarize` gives."""
+        raise NotImplementedError
+
+    def forward(self, features: UNetFeatures) -> Tensor:
+        return self.classify(*self.summarize(features))

@@ -26,6 +26,8 @@ class DetachedHead(ClassificationHead):
         self.norm = nn.LayerNorm(spec.encoder_channels[-1])
         self.classifier = nn.Linear(spec.encoder_channels[-1], num_classes)
 
-    def forward(self, features: UNetFeatures) -> Tensor:
-        pooled = features.encoder[-1].detach().float().flatten(2).mean(2)
-        return self.classifier(self.norm(pooled))
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
+        return (features.encoder[-1].detach().float().flatten(2).mean(2),)
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        return self.classifier(self.norm(*summary))

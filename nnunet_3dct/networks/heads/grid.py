@@ -48,8 +48,9 @@ class GridHead(ClassificationHead):
             RunningStandardize(c * grid**spec.dim) if standardize else nn.Identity() for c in channels
         )
 
-    def forward(self, features: UNetFeatures) -> Tensor:
-        scales = (features.encoder[-1], *features.decoder)
-        layers = zip(self.prepare, self.mlp_layers, scales, strict=True)
-        votes = [mlp(prepare(self.pool(f).flatten(1))) for prepare, mlp, f in layers]
-        return self.final_fc(torch.cat(votes, dim=1))
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
+        return tuple(self.pool(scale).flatten(1) for scale in (features.encoder[-1], *features.decoder))
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        layers = zip(self.prepare, self.mlp_layers, summary, strict=True)
+        return self.final_fc(torch.cat([mlp(prepare(cells)) for prepare, mlp, cells in layers], dim=1))

@@ -57,15 +57,13 @@ class LesionHead(ClassificationHead):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
 
-    def forward(self, features: UNetFeatures) -> Tensor:
-        with torch.autocast(features.logits.device.type, enabled=False):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient > 0):
-                pooled = pool_features(features, self.target_channels, self.regions)
-            if 0 < self.gradient < 1:
-                pooled = torch.lerp(pooled.detach(), pooled, self.gradient)
-            return self.classify(pooled)
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient > 0):
+            pooled = pool_features(features, self.target_channels, self.regions)
+        return (torch.lerp(pooled.detach(), pooled, self.gradient) if 0 < self.gradient < 1 else pooled,)
 
-    def classify(self, pooled: Tensor) -> Tensor:
-        """Class logits ``(B, n)`` of pooled features ``(B, width)``."""
+    def classify(self, *summary: Tensor) -> Tensor:
+        (pooled,) = summary
         shows_target = pooled[:, -1] > LEAST_TARGET
-        return self.classifier(self.dropout(self.norm(pooled, shows_target)))
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.classifier(self.dropout(self.norm(pooled, shows_target)))

@@ -74,14 +74,17 @@ class MemoryAttentionHead(ClassificationHead):
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, num_classes)
 
-    def forward(self, features: UNetFeatures) -> Tensor:
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
         stages = [features.encoder[i] for i in self.encoder_stages]
         stages += [features.decoder[i] for i in self.decoder_stages]
         with torch.autocast(stages[0].device.type, enabled=False):
-            sequence = [self.memory.expand(len(stages[0]), -1, -1)]
-            for projection, stage in zip(self.projections, stages, strict=True):
-                cells = functional.interpolate(stage.float(), size=self.tokens, mode="area")
-                sequence.append(projection(cells.flatten(2).transpose(1, 2)) + self.position)
+            return tuple(functional.interpolate(stage.float(), size=self.tokens, mode="area") for stage in stages)
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        with torch.autocast(summary[0].device.type, enabled=False):
+            sequence = [self.memory.expand(len(summary[0]), -1, -1)]
+            for projection, cells in zip(self.projections, summary, strict=True):
+                sequence.append(projection(cells.float().flatten(2).transpose(1, 2)) + self.position)
             x = torch.cat(sequence, dim=1)
             for block in self.blocks:
                 x = block(x)

@@ -23,5 +23,8 @@ class SimpleHead(ClassificationHead):
         super().__init__(spec, num_classes)
         self.classifier = nn.Linear(spec.encoder_channels[-1], num_classes)
 
-    def forward(self, features: UNetFeatures) -> Tensor:
-        return self.classifier(features.encoder[-1].flatten(2).mean(2))
+    def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
+        return (features.encoder[-1].flatten(2).mean(2),)
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        return self.classifier(*summary)

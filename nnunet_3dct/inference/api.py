@@ -1,0 +1,184 @@
+"""Prediction from Python: load once, call on files, SimpleITK images or arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK
+
+from nnunet_3dct.data.integrity import check_case_files, check_finite
+from nnunet_3dct.errors import ImageError
+from nnunet_3dct.inference.export import class_report
+from nnunet_3dct.inference.model_folder import find_folds
+from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
+from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
+
+File = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Both answers for one case.
+
+    Attributes:
+        segmentation: labels ``(Z, Y, X)`` on the grid of the input.
+        probs: class probabilities, sum 1.
+        pred: class with the highest probability.
+        class_name: its name, if the model knows names.
+        report: what ``nnUNet3DCT_predict`` writes into ``<case>_classification.json``.
+        seconds: spent in ``preprocess``, ``network`` and ``export``.
+    """
+
+    segmentation: np.ndarray
+    probs: tuple[float, ...]
+    pred: int
+    class_name: str | None
+    report: dict[str, Any]
+    seconds: dict[str, float]
+    reference: SimpleITK.Image | None = None
+
+    def image(self) -> SimpleITK.Image:
+        """The segmentation with the geometry of the input image.
+
+        Raises:
+            ImageError: the input was an array, which has no origin and direction.
+        """
+        if self.reference is None:
+            raise ImageError("Prediction.image: expected a file or a SimpleITK image as input, found an array.")
+        image = SimpleITK.GetImageFromArray(self.segmentation)
+        image.CopyInformation(self.reference)
+        return image
+
+
+class Predictor:
+    """A trained model in memory.
+
+    Args:
+        model_folder: ``<nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>``.
+        folds: to average; None for all that have the checkpoint.
+        checkpoint: name inside each fold's folder.
+        device: ``auto``, ``cuda``, ``cpu`` or ``mps``.
+        tta: mirroring, ``none``, ``flips`` or ``full``.
+        step_size: share of the patch between windows, above 0 to 1.
+        skip_empty: leave out windows that show nothing but air.
+        backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
+
+    Raises:
+        CheckpointError: no such model, or its files cannot be used.
+        SettingsError: device, runtime or precision are not there.
+    """
+
+    def __init__(
+        self,
+        model_folder: File,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        device: str = "auto",
+        tta: str = "full",
+        step_size: float = 0.5,
+        skip_empty: bool = False,
+        backend: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self._predictor = MultiTaskPredictor(
+            device=choose_device(device),
+            tta=tta,
+            tile_step_size=step_size,
+            skip_empty=skip_empty,
+            backend=backend,
+            precision=precision,
+            allow_tqdm=False,
+        )
+        names = None if folds is None else [str(fold) for fold in folds]
+        found = find_folds(Path(model_folder), names, checkpoint)
+        self._predictor.initialize_from_trained_model_folder(str(model_folder), found, checkpoint)
+        self._produced_by = {**self._predictor.describe(), "checkpoint": checkpoint, "folds": found}
+        self.class_names: list[str] | None = self._predictor.head_config.get("class_names")
+        channels = self._predictor.dataset_json
+        self.num_channels = len(channels.get("channel_names") or channels.get("modality", {}))
+
+    def __call__(
+        self,
+        image: File | Sequence[File] | SimpleITK.Image | Sequence[SimpleITK.Image] | np.ndarray,
+        spacing: Sequence[float] | None = None,
+    ) -> Prediction:
+        """Predict one case.
+
+        Args:
+            image: a file or one for each channel; a SimpleITK image or one for each channel; an array
+                ``(Z, Y, X)`` or ``(C, Z, Y, X)``.
+            spacing: of an array, (Z, Y, X) in mm.
+
+        Raises:
+            ImageError: the image cannot be read, is not finite, or does not have the model's channels.
+        """
+        began = time.perf_counter()
+        predictor = self._predictor
+        array, properties, reference = self._read(image, spacing)
+        data = preprocess(
+            array, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json,
+            predictor.device,
+        )  # fmt: skip
+        preprocessed = time.perf_counter()
+        prediction = predictor.predict_case(data)
+        passed = time.perf_counter()
+        segmentation = segmentation_from_logits(
+            prediction.logits, properties, predictor.plans_manager, predictor.configuration_manager,
+            predictor.label_manager,
+        )  # fmt: skip
+        exported = time.perf_counter()
+        case_class = prediction.case_class
+        report = class_report(case_class, self.class_names, **self._produced_by)
+        report["target_voxels"] = int(np.isin(segmentation, predictor.target.labels).sum())
+        return Prediction(
+            segmentation,
+            case_class.probs,
+            case_class.pred,
+            self.class_names[case_class.pred] if self.class_names else None,
+            report,
+            {"preprocess": preprocessed - began, "network": passed - preprocessed, "export": exported - passed},
+            reference,
+        )
+
+    def _read(
+        self, image: Any, spacing: Sequence[float] | None
+    ) -> tuple[np.ndarray, dict[str, Any], SimpleITK.Image | None]:
+        """The image as nnU-Net's readers give it, and whose geometry the segmentation has."""
+        if isinstance(image, np.ndarray):
+            return (*self._from_array(image, spacing), None)
+        if spacing is not None:
+            raise ImageError("Predictor: expected spacing only beside an array; files and images bring their own.")
+        parts = list(image) if isinstance(image, list | tuple) else [image]
+        if parts and all(isinstance(part, SimpleITK.Image) for part in parts):
+            array = np.stack([SimpleITK.GetArrayFromImage(part) for part in parts])
+            return (*self._from_array(array, parts[0].GetSpacing()[::-1]), parts[0])
+        paths = [Path(part) for part in parts]
+        check_case_files(paths, self.num_channels, str(paths[0].name) if paths else "image")
+        reader = self._predictor.plans_manager.image_reader_writer_class()
+        array, properties = reader.read_images([str(path) for path in paths])
+        return array, properties, SimpleITK.ReadImage(str(paths[0]))
+
+    def _from_array(self, image: np.ndarray, spacing: Sequence[float] | None) -> tuple[np.ndarray, dict[str, Any]]:
+        reader = self._predictor.plans_manager.image_reader_writer_class.__name__
+        if "Reorient" in reader:
+            raise ImageError(
+                f"Predictor: expected image files, since this model's reader ({reader}) turns them to its own "
+                "orientation; found an image in memory."
+            )
+        array = image[None] if image.ndim == 3 else image
+        if array.ndim != 4 or len(array) != self.num_channels:
+            raise ImageError(
+                f"Predictor: expected an image of 3 axes for each of {self.num_channels} channels, found shape "
+                f"{image.shape}."
+            )
+        if spacing is None or len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
+            raise ImageError(f"Predictor: expected spacing (Z, Y, X) in mm beside an array, found {spacing}.")
+        array = array.astype(np.float32)
+        check_finite(array, "image in memory")
+        return array, {"spacing": [float(s) for s in spacing]}
