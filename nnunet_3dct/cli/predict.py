@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-num_parts", type=int, default=1, help="number of calls that share the folder; default: 1")
     add("-part_id", type=int, default=0, help="which of them this is, from 0")
     add("--not_on_device", action="store_true", help="keep results in CPU memory while the GPU predicts")
-    add("--verbose", action="store_true", help="show nnU-Net's own messages")
+    add("--verbose", action="store_true", help="a line on each case: class, size, windows, seconds")
     add("--disable_progress_bar", action="store_true", help="for logs and batch systems")
     return parser
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> Outcome:
         "folds": folds,
     }
     loaded = time.perf_counter() - start
-    pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by)
+    pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by, args.verbose)
     outcome = pipeline.run(todo, not args.disable_progress_bar) if todo else Outcome()
     write_class_tables(
         class_folder, [c.identifier for c in all_cases if c.identifier not in outcome.failed], file_ending
@@ -173,18 +173,15 @@ def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[
     folder = find_model_folder(args.d, args.tr, args.p, args.c)
     folds = find_folds(folder, args.f, args.chk)
     predictor = MultiTaskPredictor(
-        tile_step_size=args.step_size,
+        step_size=args.step_size,
         tta=args.tta,
         backend=args.backend,
         precision=args.precision,
         skip_empty=args.skip_empty,
-        perform_everything_on_device=not args.not_on_device,
+        sum_on_device=not args.not_on_device,
         device=choose_device(args.device),
-        verbose=args.verbose,
-        verbose_preprocessing=args.verbose,
-        allow_tqdm=False,
     )
-    predictor.initialize_from_trained_model_folder(str(folder), folds, args.chk)
+    predictor.load(folder, folds, args.chk)
     found: dict[str, Any] = predictor.head_config
     if settings.num_cls is not None and settings.num_cls != found["num_classes"]:
         raise CheckpointError(

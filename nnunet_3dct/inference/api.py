@@ -89,15 +89,14 @@ class Predictor:
         self._predictor = MultiTaskPredictor(
             device=choose_device(device),
             tta=tta,
-            tile_step_size=step_size,
+            step_size=step_size,
             skip_empty=skip_empty,
             backend=backend,
             precision=precision,
-            allow_tqdm=False,
         )
         names = None if folds is None else [str(fold) for fold in folds]
         found = find_folds(Path(model_folder), names, checkpoint)
-        self._predictor.initialize_from_trained_model_folder(str(model_folder), found, checkpoint)
+        self._predictor.load(Path(model_folder), found, checkpoint)
         self._produced_by = {**self._predictor.describe(), "checkpoint": checkpoint, "folds": found}
         self.class_names: list[str] | None = self._predictor.head_config.get("class_names")
         channels = self._predictor.dataset_json

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
@@ -11,9 +10,7 @@ from torch import Tensor
 MOST_NOT_EMPTY = 1e-3  # share of voxels: noise, table, ringing of the interpolation
 
 
-def empty_window_rule(
-    plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]
-) -> Callable[[Tensor], bool]:
+def empty_window_rule(plans_manager: PlansManager, configuration: ConfigurationManager) -> Callable[[Tensor], bool]:
     """A function that says whether a preprocessed window ``(C, *patch)`` is empty.
 
     With nnU-Net's CT normalisation a voxel is empty where it lies at the lower clip, the 0.5 percentile of the

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import export_prediction_from_logits
 
 from nnunet_3dct.data.integrity import check_image_file
 from nnunet_3dct.errors import ImageError, NNUNet3DCTError
@@ -133,8 +132,11 @@ class CaseWriter:
                 path.replace(self.output_folder / path.name)
 
     def _export_with_probabilities(self, path: Path, logits: torch.Tensor, properties: dict[str, Any]) -> None:
+        # imports the compiler and the training code: a second that only this option is worth
+        from nnunetv2.inference.export_prediction import export_prediction_from_logits
+
         export_prediction_from_logits(
-            logits,
+            logits.cpu(),
             properties,
             self.configuration_manager,
             self.plans_manager,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,7 @@ class Pipeline:
         writer: where results go.
         num_preprocessing, num_export: threads for either side of the network; at least 1.
         produced_by: noted in every case's JSON file.
+        verbose: say of each case how it went.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Pipeline:
         num_preprocessing: int,
         num_export: int,
         produced_by: dict[str, Any],
+        verbose: bool = False,
     ) -> None:
         self.predictor = predictor
         self.writer = writer
         self.num_preprocessing = num_preprocessing
         self.num_export = num_export
         self.produced_by = produced_by
+        self.verbose = verbose
 
     def run(self, cases: Sequence[Case], progress_bar: bool = True) -> Outcome:
         """Predict and write ``cases``."""
@@ -116,7 +119,10 @@ class Pipeline:
         prediction = self.predictor.predict_case(prepared.data)
         case = prepared.case.identifier
         outcome.seconds[case] = {"preprocess": prepared.seconds, "network": time.perf_counter() - start}
-        report = class_report(prediction.case_class, self.predictor.head_config.get("class_names"), **self.produced_by)
+        names = self.predictor.head_config.get("class_names")
+        report = class_report(prediction.case_class, names, **self.produced_by)
+        if self.verbose:
+            tqdm.write(_account(case, prepared, report, outcome.seconds[case]))
 
         def export() -> float:
             began = time.perf_counter()
@@ -139,3 +145,14 @@ class Pipeline:
         self.writer.remove(case.identifier)
         bar.write(f"FAILED {case.identifier}: {reason}")
         bar.update()
+
+
+def _account(case: str, prepared: _Prepared, report: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
+    """One line on a case after its network pass."""
+    pred, passes = report["pred"], report["produced_by"]
+    name = report["class_names"][pred] if "class_names" in report else f"class {pred}"
+    return (
+        f"{case}: {name} ({report['probs'][pred]:.2f}); {tuple(prepared.data.shape[1:])} voxels in {passes['windows']} "
+        f"windows of {passes['passes_per_window']} passes; preprocessing {seconds['preprocess']:.2f} s, network "
+        f"{seconds['network']:.2f} s"
+    )

@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from tqdm import tqdm
@@ -44,7 +42,7 @@ class CasePrediction:
     case_class: CaseClass
 
 
-class MultiTaskPredictor(nnUNetPredictor):
+class MultiTaskPredictor:
     """Loads stage-2 checkpoints and predicts preprocessed cases; windows and their weights are nnU-Net's.
 
     Every fold keeps its own network in memory, in a runtime of :mod:`nnunet_3dct.inference.backends`. When the
@@ -53,61 +51,60 @@ class MultiTaskPredictor(nnUNetPredictor):
 
     Args:
         device: where the network runs.
-        tta: ``none``, ``flips`` or ``full``, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`; by
-            default full, or none with ``use_mirroring=False``.
+        tta: ``none``, ``flips`` or ``full``, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`.
+        step_size: share of the patch between windows.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
         skip_empty: leave out windows in which there is nothing but air, see
             :func:`~nnunet_3dct.inference.empty_windows.empty_window_rule`.
-        options: those of ``nnUNetPredictor``.
+        sum_on_device: whether logits are summed on a GPU; else on the CPU.
 
     Attributes:
+        plans_manager, configuration_manager, label_manager, dataset_json: nnU-Net's, of the model.
+        trainer_name: of the first fold.
+        allowed_mirroring_axes: spatial axes that training mirrored.
         head_config: describes the head.
         target: finds the voxels that carry the class.
         backends: one for each fold.
     """
 
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
+    label_manager: LabelManager
+    dataset_json: dict[str, Any]
+    trainer_name: str
+    allowed_mirroring_axes: Sequence[int] | None
     head_config: dict[str, Any]
     target: TargetLabels
     backends: list[Backend]
 
     def __init__(
         self,
-        *,
         device: torch.device,
-        perform_everything_on_device: bool = True,
-        use_mirroring: bool = True,
-        tta: str | None = None,
+        tta: str = "full",
+        step_size: float = 0.5,
         backend: str = "auto",
         precision: str = "auto",
         skip_empty: bool = False,
-        **options: Any,
+        sum_on_device: bool = True,
     ) -> None:
         if device.type == "cpu":
             keep_freed_memory()
-        self.tta = tta or ("full" if use_mirroring else "none")
-        # off CUDA upstream announces that it turns this option off; it is off already
-        with contextlib.redirect_stdout(io.StringIO()):
-            super().__init__(
-                device=device,
-                perform_everything_on_device=perform_everything_on_device and device.type == "cuda",
-                use_mirroring=self.tta != "none",
-                **options,
-            )
+        self.device = device
+        self.tta = tta
+        self.step_size = step_size
         self.backend = backend
         self.precision = precision
         self.skip_empty = skip_empty
+        self.sum_on_device = sum_on_device and device.type == "cuda"
 
-    def initialize_from_trained_model_folder(
-        self,
-        model_training_output_dir: str,
-        use_folds: Sequence[int | str] | None,
-        checkpoint_name: str = "checkpoint_final.pth",
+    def load(
+        self, model_folder: Path, folds: Sequence[int | str], checkpoint_name: str = "checkpoint_final.pth"
     ) -> None:
         """Read plans, dataset and one checkpoint for each fold.
 
         Args:
-            model_training_output_dir: folder with ``plans.json``, ``dataset.json`` and ``fold_X``.
-            use_folds: folds to average; None for all that have the checkpoint.
+            model_folder: with ``plans.json``, ``dataset.json`` and ``fold_X``.
+            folds: to average.
             checkpoint_name: file inside each fold folder.
 
         Raises:
@@ -115,15 +112,12 @@ class MultiTaskPredictor(nnUNetPredictor):
                 the folds' heads differ.
             SettingsError: the runtime or the precision asked for is not there.
         """
-        folder = Path(model_training_output_dir)
         for name in ("plans.json", "dataset.json"):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"Model folder {folder}: expected {name}, found none. Check -d, -tr, -p and -c.")
-        if use_folds is None:
-            use_folds = self.auto_detect_available_folds(str(folder), checkpoint_name)
-        if not use_folds:
-            raise CheckpointError(f"Model folder {folder}: expected a fold with {checkpoint_name}, found none.")
-        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in use_folds]
+            if not (model_folder / name).is_file():
+                raise CheckpointError(
+                    f"Model folder {model_folder}: expected {name}, found none. Check -d, -tr, -p and -c."
+                )
+        paths = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
         checkpoints = [read_checkpoint(path, mmap=True) for path in paths]
         configs = [head_config(c, str(path)) for c, path in zip(checkpoints, paths, strict=True)]
         for path, config in zip(paths, configs, strict=True):
@@ -132,46 +126,41 @@ class MultiTaskPredictor(nnUNetPredictor):
                     f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found "
                     f"{config}. Folds that are averaged must share classes and head."
                 )
-
-        dataset_json = load_json(str(folder / "dataset.json"))
-        plans_manager = PlansManager(load_json(str(folder / "plans.json")))
-        configuration = plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
+        first = checkpoints[0]
+        self.dataset_json = load_json(str(model_folder / "dataset.json"))
+        self.plans_manager = PlansManager(load_json(str(model_folder / "plans.json")))
+        self.configuration_manager = self.plans_manager.get_configuration(first["init_args"]["configuration"])
+        self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
+        self.trainer_name = first.get("trainer_name", "")
+        self.allowed_mirroring_axes = first.get("inference_allowed_mirroring_axes")
         self.head_config = configs[0]
-        networks = []
-        for path, checkpoint in zip(paths, checkpoints, strict=True):
-            unet = build_unet(plans_manager, configuration, dataset_json)
-            head = build_saved_head(configs[0], unet, checkpoint.get("trainer_name", ""))
-            check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
-            check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
-            network = MultiTaskUNet(unet, head)
-            network.load_state_dict(
-                MultiTaskUNet.join_state_dicts(checkpoint["network_weights"], checkpoint[HEAD_STATE])
-            )
-            networks.append(network.eval())
-        self.manual_initialization(
-            networks[0],
-            plans_manager,
-            configuration,
-            None,
-            dataset_json,
-            checkpoints[0].get("trainer_name", ""),
-            checkpoints[0].get("inference_allowed_mirroring_axes"),
-        )
         self.target = TargetLabels(self.label_manager, configs[0].get("target_labels"))
+        channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+        patch_size = tuple(self.configuration_manager.patch_size)
+        networks = [self._network(c, path) for c, path in zip(checkpoints, paths, strict=True)]
+        self.backends = [
+            make_backend(network, (channels, *patch_size), self.device, self.backend, self.precision)
+            for network in networks
+        ]
         self._windows = Windows(
-            tuple(configuration.patch_size),
-            self.tile_step_size,
+            patch_size,
+            self.step_size,
             mirrored_passes(self.allowed_mirroring_axes, self.tta),
             self.label_manager.num_segmentation_heads,
             self.target,
-            empty_window_rule(plans_manager, configuration, dataset_json) if self.skip_empty else None,
+            empty_window_rule(self.plans_manager, self.configuration_manager) if self.skip_empty else None,
         )
-        channels = determine_num_input_channels(plans_manager, configuration, dataset_json)
-        self.backends = [
-            make_backend(network, (channels, *configuration.patch_size), self.device, self.backend, self.precision)
-            for network in networks
-        ]
-        self._ways = list(ways_to_run(self.backends[0], self.device, self.perform_everything_on_device))
+        self._ways = list(ways_to_run(self.backends[0], self.device, self.sum_on_device))
+
+    def _network(self, checkpoint: Mapping[str, Any], path: Path) -> MultiTaskUNet:
+        unet = build_unet(self.plans_manager, self.configuration_manager, self.dataset_json)
+        head = build_saved_head(self.head_config, unet, checkpoint.get("trainer_name", ""))
+        weights, head_weights = checkpoint["network_weights"], checkpoint[HEAD_STATE]
+        check_unet_fits(unet.state_dict(), weights, str(path))
+        check_unet_fits(head.state_dict(), head_weights, f"{path} ({HEAD_STATE})")
+        network = MultiTaskUNet(unet, head)
+        network.load_state_dict(MultiTaskUNet.join_state_dicts(weights, head_weights))
+        return network.eval()
 
     def predict_case(self, data: torch.Tensor) -> CasePrediction:
         """Predict one case.
@@ -201,7 +190,7 @@ class MultiTaskPredictor(nnUNetPredictor):
             logits, case_class = self._windows.predict(backend, data, at_once, results_device)
             total = logits if total is None else total.add_(logits)
             classes.append(case_class)
-        assert total is not None, "initialize_from_trained_model_folder comes first"
+        assert total is not None, "load comes first"
         if len(classes) > 1:
             total /= len(classes)
         return CasePrediction(total, average_folds(classes))
@@ -212,7 +201,7 @@ class MultiTaskPredictor(nnUNetPredictor):
             "trainer": self.trainer_name,
             "tta": self.tta,
             "mirror_axes": list(self.allowed_mirroring_axes or []) if self.tta != "none" else [],
-            "step_size": self.tile_step_size,
+            "step_size": self.step_size,
             "skip_empty": self.skip_empty,
             **self.backends[0].describe(),
         }
@@ -243,6 +232,8 @@ def build_saved_head(config: Mapping[str, Any], unet: nn.Module, trainer_name: s
         CheckpointError: no module has registered it.
     """
     if config["name"] not in head_names():
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
         with contextlib.suppress(RuntimeError), contextlib.redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(trainer_name)
     return build_head(config["name"], feature_spec(unet), config["num_classes"], **config.get("options", {}))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -92,6 +91,9 @@ def segmentation_from_logits(
     current = [*spacing[: len(shape) - len(configuration.spacing)], *configuration.spacing]
     plan = _plan(configuration.resampling_fn_probabilities, logits.shape[1:], shape, current, spacing)
     if plan is None:
+        # imports the compiler and the training code: a second that only unusual plans are worth
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
         return convert_predicted_logits_to_segmentation_with_correct_shape(
             logits.cpu(), plans_manager, configuration, label_manager, properties,
             num_threads_torch=torch.get_num_threads(),

@@ -15,7 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.pooled_features import PooledFeatures
-from nnunet_3dct.inference.predictor import MultiTaskPredictor, build_saved_head, build_unet
+from nnunet_3dct.inference.predictor import build_saved_head, build_unet
+from nnunet_3dct.inference.upstream import upstream_predictor
 from nnunet_3dct.probe.target_features import target_features
 from nnunet_3dct.target import TargetLabels
 
@@ -84,10 +85,7 @@ class FeatureExtractor:
             saved_target = config["target_labels"]
         self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
         self._recorder = PooledFeatures(unet, self.target, head)
-        self._predictor = MultiTaskPredictor(use_mirroring=False, device=device, allow_tqdm=False)
-        self._predictor.manual_initialization(
-            self._recorder, self.plans, self.configuration, None, dataset_json, "", None
-        )
+        self._predictor = upstream_predictor(self._recorder, self.plans, self.configuration, dataset_json, device)
         self._recorder.to(device).eval()
 
     def extract(self, preprocessed: Path, cases: Iterable[str]) -> Iterator[tuple[str, CaseFeatures]]:

@@ -14,7 +14,7 @@ from nnunet_3dct.evaluation.classification import evaluate_classification
 from nnunet_3dct.files import write_json
 from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, passes_per_window
 from nnunet_3dct.inference.export import CLASS_SUFFIX, class_report, write_class_tables
-from nnunet_3dct.inference.predictor import MultiTaskPredictor
+from nnunet_3dct.inference.upstream import upstream_predictor
 from nnunet_3dct.training.class_score import ClassScore, score_cases
 
 if TYPE_CHECKING:
@@ -58,15 +58,8 @@ class ClassValidation(_Base):
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         network = EvidenceNetwork(self._network_without_ddp(), self.target_labels, passes_per_window(None))
-        predictor = MultiTaskPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
-        predictor.manual_initialization(
-            network,
-            self.plans_manager,
-            self.configuration_manager,
-            None,
-            self.dataset_json,
-            type(self).__name__,
-            None,
+        predictor = upstream_predictor(
+            network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
         )
         probs: dict[str, tuple[float, ...]] = {}
         dataset = self._validation_dataset()

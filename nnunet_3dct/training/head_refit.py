@@ -18,8 +18,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
 from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.inference.pooled_features import PooledFeatures
-from nnunet_3dct.inference.predictor import MultiTaskPredictor
 from nnunet_3dct.inference.sliding_window import mirrored_passes
+from nnunet_3dct.inference.upstream import upstream_predictor
 from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ class HeadRefit(_Base):
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         network = PooledFeatures(self.multitask_network, self.target_labels)
-        predictor = MultiTaskPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
-        predictor.manual_initialization(
-            network, self.plans_manager, self.configuration_manager, None, self.dataset_json, "", None
+        predictor = upstream_predictor(
+            network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
         )
         pooled: dict[str, np.ndarray] = {}
         mirrors = mirrored_passes(self.inference_allowed_mirroring_axes, "full")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,34 @@ def test_model_that_is_not_there_is_refused(tmp_path: Path, model: Path) -> None
         Predictor(tmp_path)
     with pytest.raises(SettingsError, match="-device cuda"):
         Predictor(model, device="cuda")
+
+
+def test_the_example_of_the_docs_runs(model: Path, images: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "prediction.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {
+        "model_folder": str(model),
+        "image_file": str(images / "new_000_0000.nii.gz"),
+        "segmentation_file": str(tmp_path / "labels.nii.gz"),
+    }
+    exec(example, names)
+    labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(names["segmentation_file"]))
+    np.testing.assert_array_equal(labels, names["again"].segmentation)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_other_file_formats_come_out_as_they_went_in(
+    ending: str, predictor: Predictor, model: Path, images: Path, tmp_path: Path
+) -> None:
+    for file in images.glob("*.nii.gz"):
+        image = SimpleITK.ReadImage(str(file))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        SimpleITK.WriteImage(image, str(tmp_path / "in" / file.name.replace(".nii.gz", ending)))
+    dataset = json.loads((model / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps({**dataset, "file_ending": ending}))
+    run(tmp_path / "in", tmp_path / "out")
+    for file in images.glob("*.nii.gz"):
+        labels = SimpleITK.ReadImage(str(tmp_path / "out" / file.name.replace("_0000.nii.gz", ending)))
+        expected = predictor(file).image()
+        assert np.array_equal(SimpleITK.GetArrayFromImage(labels), SimpleITK.GetArrayFromImage(expected))
+        assert labels.GetSpacing() == expected.GetSpacing() and labels.GetOrigin() == expected.GetOrigin()

@@ -94,9 +94,9 @@ def test_two_folds_are_averaged(model: Path, images: Path, tmp_path: Path) -> No
 
 def test_class_is_the_mean_over_mirrors_and_target_weighted_windows(model: Path, images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "out")
-    predictor = MultiTaskPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), [0])
-    network = predictor.network
+    predictor = MultiTaskPredictor(torch.device("cpu"), backend="torch")
+    predictor.load(model, [0])
+    network = predictor.backends[0].network
     for case, report in reports(tmp_path / "out").items():
         preprocessor = predictor.configuration_manager.preprocessor_class()
         files = [str(images / f"{case}_0000.nii.gz")]
@@ -169,6 +169,40 @@ def test_prediction_folder_holds_what_is_promised(model: Path, images: Path, tmp
     assert {"nnunet_3dct", "nnunetv2", "torch", "python"} <= set(manifest["versions"])
     assert list(manifest["seconds"]["per_case"]) == CASES
     assert (manifest["head"]["name"], manifest["head"]["num_classes"]) == ("grid", 3)
+
+
+def test_verbose_says_how_each_case_went(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(images, tmp_path, "--verbose", "--tta", "flips")
+    lines = capsys.readouterr().out.splitlines()
+    for case, report in reports(tmp_path).items():
+        (line,) = [line for line in lines if line.startswith(f"{case}: ")]
+        assert report["class_names"][report["pred"]] in line and "4 windows of 4 passes" in line
+
+
+def test_flags_that_contradict_each_other_are_refused(images: Path, tmp_path: Path) -> None:
+    for flags in (("--tta", "full", "--disable_tta"), ("--fast", "--tta", "flips")):
+        with pytest.raises(SystemExit, match="--tta: expected one choice") as stop:
+            run(images, tmp_path, *flags)
+        assert stop.value.code != 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--fast",), {"tta": "none", "skip_empty": True, "mirror_axes": [], "passes_per_window": 1}),
+        (("--disable_tta", "--tta", "none"), {"tta": "none", "skip_empty": False, "passes_per_window": 1}),
+        (("--tta", "flips"), {"tta": "flips", "mirror_axes": [0, 1, 2], "passes_per_window": 4}),
+        (("--backend", "openvino", "--precision", "f32"), {"backend": "openvino", "precision": "f32"}),
+    ],
+)
+def test_flags_reach_the_network_and_are_noted(
+    flags: tuple[str, ...], expected: dict[str, object], model: Path, images: Path, tmp_path: Path
+) -> None:
+    run(images, tmp_path, *flags)
+    for report in reports(tmp_path).values():
+        assert expected.items() <= report["produced_by"].items()
 
 
 def test_threads_do_not_mix_up_cases(model: Path, images: Path, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import nnunetv2.inference.export_prediction as upstream_export
 import numpy as np
 import pytest
 import SimpleITK
 import torch
 
 from nnunet_3dct.data.integrity import check_image_file
-from nnunet_3dct.inference import export
 from tests import toy
 from tests.inference.predicting import arguments, reports, run
 from tests.utils import empty, truncate, write_volume
@@ -85,14 +85,14 @@ def test_failed_export_leaves_nothing_of_the_case(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sound = export.export_prediction_from_logits
+    sound = upstream_export.export_prediction_from_logits
 
     def full_disk(logits, properties, *args, **kwargs) -> None:
         sound(logits, properties, *args, **kwargs)
         if "new_001" in args[3]:
             truncate(Path(args[3] + ".nii.gz"), 0.5)
 
-    monkeypatch.setattr(export, "export_prediction_from_logits", full_disk)
+    monkeypatch.setattr(upstream_export, "export_prediction_from_logits", full_disk)
     message = fails(capsys, images, tmp_path / "out", "--disable_tta", "--save_probabilities")
     assert "new_001" in message
     assert files_of("new_001", tmp_path / "out") == []
@@ -187,13 +187,13 @@ def test_files_of_a_case_appear_after_the_whole_export(
     model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    sound = export.export_prediction_from_logits
+    sound = upstream_export.export_prediction_from_logits
 
     def spied(*args, **kwargs) -> None:
         sound(*args, **kwargs)
         seen.append([p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")])
 
-    monkeypatch.setattr(export, "export_prediction_from_logits", spied)
+    monkeypatch.setattr(upstream_export, "export_prediction_from_logits", spied)
     run(images, tmp_path / "out", "--disable_tta", "--save_probabilities")
     assert len(seen) == 3
     for n, names in enumerate(seen):

@@ -127,7 +127,7 @@ def test_overflow_is_an_error() -> None:
 def test_ct_window_is_empty_below_the_lower_clip() -> None:
     statistics = {"0": {"mean": 80.0, "std": 40.0, "percentile_00_5": -100.0}}
     plans = SimpleNamespace(foreground_intensity_properties_per_channel=statistics)
-    is_empty = empty_window_rule(plans, SimpleNamespace(normalization_schemes=["CTNormalization"]), {})
+    is_empty = empty_window_rule(plans, SimpleNamespace(normalization_schemes=["CTNormalization"]))
     lowest = (-100 - 80) / 40
     air = torch.full((1, 10, 10, 20), lowest)
     assert is_empty(air)

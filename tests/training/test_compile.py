@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nnunetv2.inference.predict_from_raw_data as upstream_predictor
 import pytest
 import torch
 
@@ -62,10 +61,10 @@ def test_compiled_prediction_gives_the_same_class_and_logits(
     for compiled in (False, True):
         if compiled:
             monkeypatch.setenv("nnUNet_compile", "true")
-            monkeypatch.setattr(upstream_predictor.torch, "compile", partial(torch.compile, backend="eager"))
-        predictor = MultiTaskPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(folder), [0])
-        assert (uncompiled(predictor.network) is not predictor.network) == compiled
+            monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        predictor = MultiTaskPredictor(torch.device("cpu"), tta="none", backend="torch")
+        predictor.load(folder, [0])
+        assert (uncompiled(predictor.backends[0].runs) is not predictor.backends[0].runs) == compiled
         found.append(predictor.predict_case(case))
     assert found[1].case_class.probs == pytest.approx(found[0].case_class.probs, abs=1e-6)
     torch.testing.assert_close(found[1].logits, found[0].logits)

@@ -25,6 +25,10 @@ class TorchBackend(Backend):
         precision: ``f32``, ``bf16``, ``fp16`` or ``auto`` (fp16 on CUDA, as nnU-Net; else f32).
         compile_network: run it through ``torch.compile``.
 
+    Attributes:
+        network: what was given.
+        runs: what is called, compiled or not.
+
     Raises:
         SettingsError: the device does not know the precision.
     """
@@ -38,15 +42,16 @@ class TorchBackend(Backend):
         self.precision = torch_precision(precision, device)
         self.averages_mirrors = network.cls_head.averages_mirrors
         self.windows_at_once = WINDOWS_ON_CUDA if device.type == "cuda" else 1
-        self._network = Summarizing(network.to(device).eval())
-        self._run = torch.compile(self._network) if compile_network else self._network
+        self.network = network.to(device).eval()
+        self._summarizing = Summarizing(self.network)
+        self.runs = torch.compile(self._summarizing) if compile_network else self._summarizing
 
     @torch.inference_mode()
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            logits, *summary = self._run(windows)
+            logits, *summary = self.runs(windows)
         summary = [part.float() for part in summary]
-        return logits, self._network.classify(*summary).float()
+        return logits, self._summarizing.classify(*summary).float()
 
     def _autocast(self) -> AbstractContextManager:
         if self.precision == "f32":
