@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunet_3dct.argmax import argmax_labels
 from nnunet_3dct.errors import SettingsError
 
 
@@ -81,8 +82,11 @@ class TargetLabels:
         """
         if self.has_regions:
             return (logits[:, self.channels] > 0).any(1)
-        labels = torch.tensor(self.labels, device=logits.device)
-        return torch.isin(logits.argmax(1), labels)
+        found = argmax_labels(logits.movedim(1, 0))
+        mask = found == self.labels[0]
+        for label in self.labels[1:]:
+            mask |= found == label
+        return mask
 
 
 def _resolve(wanted: Sequence[int | str], label_manager: Any, foreground: list[int]) -> list[int]:

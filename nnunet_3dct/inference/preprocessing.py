@@ -19,6 +19,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
+from nnunet_3dct.argmax import argmax_labels
 from nnunet_3dct.inference.resampling import Plan, plan_resampling, resample, resample_in_slabs
 
 
@@ -101,10 +102,13 @@ def segmentation_from_logits(
     found = np.zeros(
         properties["shape_before_cropping"], np.uint8 if len(label_manager.foreground_labels) < 255 else np.uint16
     )
+    has_regions = label_manager.has_regions
     inside = found[bounding_box_to_slice(properties["bbox_used_for_cropping"])]
     for rows, slab in resample_in_slabs(logits, plan):
         # nnU-Net's logits stay in half precision: rounding makes its ties
-        inside[rows] = label_manager.convert_logits_to_segmentation(slab.to(logits.dtype)).cpu().numpy()
+        slab = slab.to(logits.dtype)
+        labels = label_manager.convert_logits_to_segmentation(slab) if has_regions else argmax_labels(slab)
+        inside[rows] = labels.cpu().numpy()
     return found.transpose(plans_manager.transpose_backward)
 
 
