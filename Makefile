@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP threads that spin long starve the other processes of a machine with few cores
 export GOMP_SPINCOUNT ?= 30000
 
-.PHONY: help demo test test-all check format hippocampus heads heads-hippocampus train-step clean
+.PHONY: help demo test test-all check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
@@ -16,6 +16,7 @@ help:
 	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
 	@echo "make heads, make heads-hippocampus HIPPOCAMPUS=...   all heads and the probe compared"
 	@echo "make train-step   cost of a training step beside stock nnU-Net's"
+	@echo "make predict, make predict-quick, make resampling   speed of the predictor beside stock nnU-Net's"
 	@echo "make format    ruff format"
 	@echo "make clean     removes the virtual environments and the demo"
 
@@ -48,6 +49,18 @@ hippocampus: $(DEMO_VENV)/.installed
 train-step: $(DEMO_VENV)/.installed
 	mkdir -p runs
 	$(DEMO_VENV)/bin/python benchmarks/train_step.py -o runs/train_step.json $(TRAIN_STEP_FLAGS)
+
+# stock and our predictor in turns on the same cases; hours on two CPU cores with all 36 cases,
+# some 50 minutes with PREDICT_FLAGS="--cases 8", minutes with predict-quick
+predict: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python benchmarks/predict.py --work runs/predict -o runs/predict.json $(PREDICT_FLAGS)
+
+predict-quick: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python benchmarks/predict.py --work runs/predict_quick -o runs/predict_quick.json --quick
+
+resampling: $(DEMO_VENV)/.installed
+	mkdir -p runs
+	$(DEMO_VENV)/bin/python benchmarks/resampling.py -o runs/resampling.json
 
 # every head and the probe on the hard phantom, some two hours on two CPU cores; goes on where it was stopped
 heads: $(DEMO_VENV)/.installed

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -33,6 +34,7 @@ OURS = {
     "f32": ["--precision", "f32"],
     "default": [],
     "--tta flips": ["--tta", "flips"],
+    "--tta none": ["--tta", "none"],
     "--fast": ["--fast"],
 }
 WARM = """
@@ -69,6 +71,8 @@ trainer.run_training()
 def main() -> None:
     """Prepare, measure in turns, compare, print a Markdown table and write the figures."""
     args = _parser().parse_args()
+    if args.size == "ct":
+        args.cases, args.runs = 1, ["--tta none", "--fast"]
     if args.quick:
         args.cases, args.train_steps, args.runs = 4, min(args.train_steps, 60), ["default", "--fast"]
     args.work.mkdir(parents=True, exist_ok=True)
@@ -77,17 +81,22 @@ def main() -> None:
         os.environ[f"nnUNet_{name}"] = str((args.work / name).resolve())
     os.environ.update(nnUNet_def_n_proc="2", GOMP_SPINCOUNT="30000", NNUNET3DCT_CACHE=str(args.work / "converted"))
     model = prepare(args)
-    images = _cases(args)
+    images = _whole_ct(args) if args.size == "ct" else _cases(args)
     shutil.rmtree(args.work / "converted", ignore_errors=True)
     result = measure(args, images)
     result["first_run_seconds_loading"] = result.pop("first_run")
-    result["warm"] = {
-        name: _warm(model, images, args.device, options)
-        for name, options in {"default": {}, "--fast": {"tta": "none", "skip_empty": True}}.items()
-    }
+    warm = {"--fast": {"tta": "none", "skip_empty": True}, "default": {}}
+    if args.size == "ct":
+        warm = {}
+    result["warm"] = {name: _warm(model, images, args.device, options) for name, options in warm.items()}
     result["agreement"] = compare(args, images)
     result["machine"] = machine(args.device)
-    result["settings"] = {"cases": args.cases, "train_steps": args.train_steps, "rounds": args.rounds}
+    result["settings"] = {
+        "size": args.size,
+        "cases": args.cases,
+        "train_steps": args.train_steps,
+        "rounds": args.rounds,
+    }
     print(table(result))
     if args.o:
         args.o.write_text(json.dumps(result, indent=2) + "\n")
@@ -98,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, help="folder for data, model and predictions")
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--size", choices=("roi", "ct"), default="roi", help="ct: one volume of 300x512x512 voxels, "
+        "without mirroring, and on the CPU without stock, which would take hours")  # fmt: skip
     parser.add_argument("--cases", type=int, default=36, help="to predict. Default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, in turns. Default: %(default)s")
     parser.add_argument("--runs", nargs="+", choices=list(OURS), default=["f32", "default", "--tta flips", "--fast"])
@@ -153,6 +164,31 @@ def _cases(args: argparse.Namespace) -> Path:
     return images
 
 
+def _whole_ct(args: argparse.Namespace) -> Path:
+    """A body of soft tissue in air with a phantom crop in its middle; 375x526x526 voxels for the network."""
+    raw, images, truth = args.work / "raw" / DATASET, args.work / "images_ct", args.work / "labels_ct"
+    plans = json.loads((args.work / "preprocessed" / DATASET / f"{PLANS}.json").read_text())
+    planned = plans["configurations"][CONFIGURATION]["spacing"]
+    old, new = np.array((300, 512, 512)), np.array((375, 526, 526))
+    spacing = [float(s * n / o) for s, n, o in zip(planned, new, old, strict=True)]
+    rng = np.random.default_rng(0)
+    volume = rng.normal(-1000, 10, old).astype(np.float32)
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in old[1:]), indexing="ij")
+    volume[:, (x / 0.75) ** 2 + (y / 0.5) ** 2 < 1] += 1030
+    labels = np.zeros(old, np.uint8)
+    crop = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(sorted((raw / "imagesVal").iterdir())[0])))
+    crop_labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(sorted((raw / "labelsVal").iterdir())[0])))
+    inside = tuple(slice((o - c) // 2, (o - c) // 2 + c) for o, c in zip(old, crop.shape, strict=True))
+    volume[inside], labels[inside] = crop, crop_labels
+    for folder, array, name in ((images, volume.astype(np.int16), "ct_0000.nii.gz"), (truth, labels, "ct.nii.gz")):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        image = SimpleITK.GetImageFromArray(array)
+        image.SetSpacing(spacing[::-1])
+        SimpleITK.WriteImage(image, str(folder / name))
+    return images
+
+
 def measure(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     """Seconds and peak memory of whole processes, in turns."""
     flags = ["-d", "1", "-c", CONFIGURATION, "-tr", TRAINER, "-p", PLANS, "-f", "0", "-device", args.device]
@@ -168,10 +204,11 @@ def measure(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     _process(["nnUNet3DCT_predict", "-i", single, "-o", out, *flags, "--fast"])
     found["first_run"] = json.loads((out / "prediction_manifest.json").read_text())["seconds"]["loading"]
     for _ in range(args.rounds):
-        for name in (STOCK, *args.runs):
+        for name in _runs(args):
             out = args.work / "out" / name.strip("-").replace(" ", "_")
             shutil.rmtree(out, ignore_errors=True)
-            command = [STOCK] if name == STOCK else ["nnUNet3DCT_predict", *OURS[name]]
+            stock = [STOCK, "--disable_tta"] if args.size == "ct" else [STOCK]
+            command = stock if name == STOCK else ["nnUNet3DCT_predict", *OURS[name]]
             seconds, peak = _process([*command, "-i", images, "-o", out, *flags])
             row = found["runs"].setdefault(name, {"seconds": [], "peak_gib": []})
             row["seconds"].append(seconds)
@@ -183,10 +220,15 @@ def measure(args: argparse.Namespace, images: Path) -> dict[str, Any]:
                 row["stages"]["loading"] = manifest["seconds"]["loading"]
                 row["produced_by"] = {k: manifest["produced_by"][k] for k in ("backend", "precision", "tta")}
             print(f"{name}: {seconds:.1f} s, {peak:.2f} GiB", file=sys.stderr, flush=True)
-    stock = found["runs"][STOCK]["seconds"]
     for row in found["runs"].values():
-        row["ratio"] = statistics.median(s / own for s, own in zip(stock, row["seconds"], strict=True))
+        if STOCK in found["runs"]:
+            turns = zip(found["runs"][STOCK]["seconds"], row["seconds"], strict=True)
+            row["ratio"] = statistics.median(stock / own for stock, own in turns)
     return found
+
+
+def _runs(args: argparse.Namespace) -> list[str]:
+    return args.runs if args.size == "ct" and args.device == "cpu" else [STOCK, *args.runs]
 
 
 def _process(command: list[Any]) -> tuple[float, float]:
@@ -248,15 +290,16 @@ def _warm(model: Path, images: Path, device: str, options: dict[str, Any]) -> di
 def compare(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     """Dice of each run's labels with stock's and with the ground truth; classes beside those of f32."""
     names = sorted(file.name.replace("_0000", "") for file in images.iterdir())
-    folder = {name: args.work / "out" / name.strip("-").replace(" ", "_") for name in (STOCK, *args.runs)}
-    truth = args.work / "raw" / DATASET / "labelsVal"
-    reference = "f32" if "f32" in args.runs else "default"
+    folder = {name: args.work / "out" / name.strip("-").replace(" ", "_") for name in _runs(args)}
+    truth = args.work / "labels_ct" if args.size == "ct" else args.work / "raw" / DATASET / "labelsVal"
+    reference = "f32" if "f32" in args.runs else args.runs[0]
+    beside = STOCK if STOCK in folder else reference
     classes = {name: [_class(folder[name], case) for case in names] for name in args.runs}
     found: dict[str, Any] = {}
     for name in folder:
         found[name] = {
             "dice_to_truth": _dice(folder[name], truth, names),
-            "dice_to_stock": _dice(folder[name], folder[STOCK], names),
+            "dice_to_stock": _dice(folder[name], folder[beside], names),
         }
         if name != STOCK:
             same = sum(a == b for a, b in zip(classes[name], classes[reference], strict=True))
@@ -315,10 +358,9 @@ def table(result: dict[str, Any]) -> str:
             ", ".join(f"{v:.{digits}f}" for v in agreement[key].values())
             for key, digits in (("dice_to_stock", 5), ("dice_to_truth", 4))
         )
-        lines.append(
-            f"| {name} | {statistics.median(row['seconds']):.1f} | {row['ratio']:.2f} | {max(row['peak_gib']):.2f} | "
-            f"{stock} | {truth} |"
-        )
+        ratio = f"{row.get('ratio', math.nan):.2f}"
+        memory = f"{max(row['peak_gib']):.2f}"
+        lines.append(f"| {name} | {statistics.median(row['seconds']):.1f} | {ratio} | {memory} | {stock} | {truth} |")
     for name, row in result["warm"].items():
         lines.append(f"\nWarm, {name}: {row['median_seconds_a_case']['total']:.2f} s a case (median).")
     return "\n".join(lines)

@@ -31,7 +31,7 @@ class DemoPlan:
         stage_1, stage_2: epochs, iterations an epoch and learning rate of the two stages.
     """
 
-    cases: int = 64
+    cases: int = 96
     val: int = 24
     seed: int = 0
     difficulty: str = "easy"

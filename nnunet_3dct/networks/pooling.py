@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nnunet_3dct.networks.heads.base import FeatureSpec, UNetFeatures
+if TYPE_CHECKING:  # the heads use this module
+    from nnunet_3dct.networks.heads.base import FeatureSpec, UNetFeatures
 
 
 def pooled_width(spec: FeatureSpec) -> int:
@@ -35,14 +37,16 @@ def pool_features(features: UNetFeatures, target_channels: Sequence[int], region
     with torch.autocast(features.logits.device.type, enabled=False):
         weight = target_probability(features.logits.detach().float(), target_channels, regions).square()
         pooled = []
+        space = tuple(range(2, weight.ndim))
         for stage in (*features.encoder, *features.decoder):
-            values = stage.float().flatten(2)
-            mask = functional.interpolate(weight, size=stage.shape[2:], mode="area").flatten(2)
-            mask = (mask / mask.sum(2, keepdim=True).clamp_min(1e-6)).transpose(1, 2)
-            # matrix products: no more than one copy of a stage in memory
-            mean, square = (values @ mask).squeeze(2), (values.square() @ mask).squeeze(2)
+            values = stage.float()
+            mask = functional.interpolate(weight, size=stage.shape[2:], mode="area")
+            mask = mask / mask.sum(space, keepdim=True).clamp_min(1e-6)
+            # products of voxels rather than of matrices: runtimes that keep channels last need not turn a stage round
+            under = values * mask
+            mean, square = under.sum(space), (under * values).sum(space)
             variance = (square - mean.square()).clamp_min(0)
-            pooled += [mean, (variance + 1e-4).sqrt(), values.mean(2)]
+            pooled += [mean, (variance + 1e-4).sqrt(), values.mean(space)]
         return torch.cat([*pooled, weight.flatten(1).sum(1, keepdim=True).add(1).log2()], dim=1)
 
 

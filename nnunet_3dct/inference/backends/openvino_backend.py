@@ -105,6 +105,7 @@ def _converted(core: Any, network: Summarizing, window_shape: Sequence[int]) -> 
             return core.read_model(folder / "model.xml")
     except (OSError, RuntimeError):
         shutil.rmtree(folder, ignore_errors=True)
+    print(f"First run of this model on a CPU: converting it for OpenVINO, to be kept in {folder.parent}.", flush=True)
     model = _convert(network, window_shape)
     try:
         _store(model, folder)
