@@ -60,7 +60,7 @@ def check_installation(environ: Mapping[str, str] | None = None) -> list[Finding
     findings = [torch_fits, check_nnunet_version(), trainers]
     if torch_fits.ok and trainers.ok:
         findings.append(check_trainer_search())
-    return [*findings, *check_folders(environ), check_device()]
+    return [*findings, *check_folders(environ), check_device(), check_cpu_prediction()]
 
 
 def check_torchvision() -> Finding:
@@ -187,6 +187,19 @@ def check_device() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("device", True, "mps")
     return Finding("device", True, f"cpu, {torch.get_num_threads()} threads (give `-device cpu` to the commands)")
+
+
+def check_cpu_prediction() -> Finding:
+    """What runs networks on the CPU and in which precision; information only."""
+    name = "prediction on the CPU"
+    try:
+        openvino = importlib.import_module("openvino")
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception as error:  # not installed, or a build that does not fit the machine
+        message = f"torch, since OpenVINO is not there ({error}); `pip install openvino` makes it some times faster"
+        return Finding(name, True, message, warning=True)
+    precision = "bf16" if "BF16" in capabilities else "f32, since this CPU does not compute in bf16"
+    return Finding(name, True, f"openvino {_version('openvino')} in {precision}")
 
 
 def _has_trainers(package: Path) -> bool:

@@ -15,6 +15,7 @@ from nnunet_3dct.data.install import (
     EXT_TRAINERS,
     TRAINER_FOLDER,
     NNUNetLocation,
+    check_cpu_prediction,
     check_device,
     check_folders,
     check_nnunet_version,
@@ -185,6 +186,14 @@ def test_folders_are_warnings_only(tmp_path: Path) -> None:
     assert (raw.ok, raw.warning) == (True, False)
     assert preprocessed.ok and preprocessed.warning and "export nnUNet_preprocessed=" in preprocessed.message
     assert results.ok and results.warning and "does not exist" in results.message
+
+
+def test_cpu_prediction_says_what_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = check_cpu_prediction()
+    assert finding.ok and not finding.warning and finding.message.startswith("openvino 20")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    finding = check_cpu_prediction()
+    assert finding.ok and finding.warning and "pip install openvino" in finding.message
 
 
 def test_device_is_named() -> None:
