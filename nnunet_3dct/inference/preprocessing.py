@@ -67,7 +67,11 @@ def preprocess(
         return torch.from_numpy(np.asarray(data)).to(torch.float32).contiguous()
     if plan.old == plan.new:
         return torch.from_numpy(np.ascontiguousarray(data))
-    return resample(torch.from_numpy(np.ascontiguousarray(data)).to(device), plan).cpu()
+    volume = torch.from_numpy(np.ascontiguousarray(data))
+    try:
+        return resample(volume.to(device), plan).cpu()
+    except torch.OutOfMemoryError:  # the network has the device's memory
+        return resample(volume, plan)
 
 
 def segmentation_from_logits(
@@ -102,14 +106,22 @@ def segmentation_from_logits(
     found = np.zeros(
         properties["shape_before_cropping"], np.uint8 if len(label_manager.foreground_labels) < 255 else np.uint16
     )
-    has_regions = label_manager.has_regions
     inside = found[bounding_box_to_slice(properties["bbox_used_for_cropping"])]
+    try:
+        _write_labels(inside, logits, plan, label_manager)
+    except torch.OutOfMemoryError:  # the network has the device's memory
+        _write_labels(inside, logits.cpu(), plan, label_manager)
+    return found.transpose(plans_manager.transpose_backward)
+
+
+def _write_labels(inside: np.ndarray, logits: Tensor, plan: Plan, label_manager: Any) -> None:
     for rows, slab in resample_in_slabs(logits, plan):
         # nnU-Net's logits stay in half precision: rounding makes its ties
         slab = slab.to(logits.dtype)
-        labels = label_manager.convert_logits_to_segmentation(slab) if has_regions else argmax_labels(slab)
+        labels = (
+            label_manager.convert_logits_to_segmentation(slab) if label_manager.has_regions else argmax_labels(slab)
+        )
         inside[rows] = labels.cpu().numpy()
-    return found.transpose(plans_manager.transpose_backward)
 
 
 def _plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_3dct.inference import resampling
+from nnunet_3dct.inference import preprocessing, resampling
 from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
 
 CPU = torch.device("cpu")
@@ -127,3 +128,33 @@ def test_labels_are_those_of_nnunet(
     assert found.dtype == expected.dtype and found.shape == expected.shape
     assert np.mean(found == expected) > 0.9995  # noise: many near-ties, float32 against float64
     assert set(np.unique(found)) == set(np.unique(expected))
+
+
+def test_shortage_of_memory_on_the_device_goes_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = plans()
+    configuration = manager.get_configuration("3d_fullres")
+    dataset_json = {"labels": LABELS["labels"], "channel_names": {"0": "CT", "1": "CT"}}
+    label_manager = manager.get_label_manager(dataset_json)
+    properties: dict[str, Any] = {"spacing": [1.0, 1.2, 0.7]}
+    data = preprocess(image(), copy.deepcopy(properties), manager, configuration, dataset_json, CPU)
+    monkeypatch.setattr(preprocessing, "resample", once_out_of_memory(preprocessing.resample))
+    assert torch.equal(preprocess(image(), properties, manager, configuration, dataset_json, CPU), data)
+
+    logits = torch.randn(3, *data.shape[1:], generator=torch.Generator().manual_seed(0)).half()
+    expected = segmentation_from_logits(logits, properties, manager, configuration, label_manager)
+    monkeypatch.setattr(preprocessing, "resample_in_slabs", once_out_of_memory(preprocessing.resample_in_slabs))
+    found = segmentation_from_logits(logits, properties, manager, configuration, label_manager)
+    np.testing.assert_array_equal(found, expected)
+
+
+def once_out_of_memory(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Fails at the first call as a full GPU does."""
+    calls: list[None] = []
+
+    def wrapped(*args: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return function(*args)
+
+    return wrapped
