@@ -289,7 +289,7 @@ def _warm(model: Path, images: Path, device: str, options: dict[str, Any]) -> di
 
 def compare(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     """Dice of each run's labels with stock's and with the ground truth; classes beside those of f32."""
-    names = sorted(file.name.replace("_0000", "") for file in images.iterdir())
+    names = sorted(file.name.replace("_0000.nii.gz", ".nii.gz") for file in images.iterdir())
     folder = {name: args.work / "out" / name.strip("-").replace(" ", "_") for name in _runs(args)}
     truth = args.work / "labels_ct" if args.size == "ct" else args.work / "raw" / DATASET / "labelsVal"
     reference = "f32" if "f32" in args.runs else args.runs[0]
