@@ -59,16 +59,30 @@ class ClassEvidence:
         self.averages_mirrors = averages_mirrors
         self._probs: list[Tensor] = []
         self._voxels: list[Tensor] = []
+        self._passes = 0
 
-    def add(self, class_logits: Tensor, target_voxels: Tensor) -> None:
-        """Note one pass: logits ``(B, n)`` and target voxels ``(B,)``."""
-        self._probs.append(class_logits.detach().double().softmax(1).cpu())
+    def add(self, class_logits: Tensor | None, target_voxels: Tensor) -> None:
+        """Note passes in their order.
+
+        Args:
+            class_logits: ``(B, n)``; None if none of these passes has a say in the class.
+            target_voxels: ``(B,)``.
+        """
+        speaks = [self.speaks(self._passes + i) for i in range(len(target_voxels))]
+        self._passes += len(target_voxels)
+        if class_logits is not None:
+            self._probs.append(class_logits.detach().double().softmax(1).cpu()[speaks])
         self._voxels.append(target_voxels.detach().double().cpu())
+
+    def speaks(self, number: int) -> bool:
+        """Whether a pass, counted from the first of the case, has a say in the class."""
+        return self.averages_mirrors or number % self.passes_per_window == 0
 
     def clear(self) -> None:
         """Forget everything, for the next case or after a failed pass."""
         self._probs.clear()
         self._voxels.clear()
+        self._passes = 0
 
     def result(self) -> CaseClass:
         """The class after all windows of a case; keeps what was collected until :meth:`clear`.
@@ -76,12 +90,11 @@ class ClassEvidence:
         Raises:
             RuntimeError: nothing was collected, or the passes do not fill whole windows.
         """
-        probs = torch.cat(self._probs) if self._probs else torch.empty(0)
-        if len(probs) == 0 or len(probs) % self.passes_per_window:
-            raise RuntimeError(f"{len(probs)} passes do not make up windows of {self.passes_per_window} passes")
-        passes = probs.unflatten(0, (-1, self.passes_per_window))
-        per_window = passes.mean(1) if self.averages_mirrors else passes[:, 0]
-        weights = torch.cat(self._voxels).unflatten(0, (-1, self.passes_per_window)).mean(1)
+        if self._passes == 0 or self._passes % self.passes_per_window:
+            raise RuntimeError(f"{self._passes} passes do not make up windows of {self.passes_per_window} passes")
+        windows = self._passes // self.passes_per_window
+        per_window = torch.cat(self._probs).unflatten(0, (windows, -1)).mean(1)
+        weights = torch.cat(self._voxels).unflatten(0, (windows, -1)).mean(1)
         saw_target = bool(weights.sum() > 0)
         if not saw_target:
             weights = torch.ones_like(weights)

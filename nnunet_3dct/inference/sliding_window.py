@@ -105,7 +105,8 @@ class Windows:
         for start in range(0, len(passes), at_once):
             batch = passes[start : start + at_once]
             inputs = torch.stack([_flip(data[window], axes).to(backend.device) for window, axes in batch])
-            logits, class_logits = backend(inputs)
+            classify = any(evidence.speaks(start + i) for i in range(len(batch)))
+            logits, class_logits = backend(inputs, classify)
             evidence.add(class_logits, self.target.voxels(logits))
             for found, (window, axes) in zip(logits, batch, strict=True):
                 if done % len(self.passes) == 0:

@@ -43,7 +43,11 @@ def test_openvino_gives_what_torch_gives(name: str, architecture, dim: int, stag
         expected, expected_class = net(x, return_cls=True)
     for backend in (TorchBackend(net, CPU), OpenVINOBackend(net, x.shape[1:], "f32")):
         for factor in (1.0, 0.5, 1.0):  # outputs of an earlier call must not leak into the next
+            without_class, nothing = backend(x * factor, classify=False)
+            without_class = without_class.clone()
             logits, class_logits = backend(x * factor)
+            assert nothing is None
+            torch.testing.assert_close(without_class, logits, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(class_logits, expected_class, rtol=1e-3, atol=1e-3)
 

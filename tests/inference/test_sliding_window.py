@@ -28,13 +28,15 @@ class Recording(Backend):
     def __init__(self, most: int = 100) -> None:
         self.most = most
         self.batches: list[int] = []
+        self.classified: list[bool] = []
 
-    def __call__(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, windows: torch.Tensor, classify: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.batches.append(len(windows))
+        self.classified.append(classify)
         if len(windows) > self.most:
             raise torch.OutOfMemoryError("too many")
         means = windows.flatten(1).mean(1)
-        return torch.cat((windows * 0, windows, -windows), 1), torch.stack((means, -means), 1)
+        return torch.cat((windows * 0, windows, -windows), 1), torch.stack((means, -means), 1) if classify else None
 
 
 def windows(tta: str = "full", is_empty=None, patch: tuple[int, ...] = PATCH) -> Windows:
@@ -84,6 +86,21 @@ def test_passes_at_once_change_nothing(at_once: int) -> None:
     assert_same_but_for_corners(logits, expected)
     assert case_class.probs == pytest.approx(expected_class.probs, abs=1e-5)
     assert (case_class.windows, case_class.passes_per_window) == (24, 8)
+
+
+def test_class_is_asked_for_only_where_the_head_reads_it() -> None:
+    data, backend = image(12, 20, 30), Recording()
+    windows().predict(backend, data, 1, CPU)
+    assert backend.classified == [True] * 24 * 8
+    backend = Recording()
+    backend.averages_mirrors = False
+    logits, case_class = windows().predict(backend, data, 1, CPU)
+    assert backend.classified == ([True] + [False] * 7) * 24
+    for at_once in (3, 8, 100):  # plain and mirrored passes in one call
+        found, found_class = windows().predict(backend, data, at_once, CPU)
+        assert torch.equal(found, logits) and found_class == case_class
+    plain, _ = windows("none").predict(Recording(), data, 1, CPU)
+    assert_same_but_for_corners(logits, plain)
 
 
 def test_batches_are_full() -> None:

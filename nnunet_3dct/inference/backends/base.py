@@ -31,15 +31,16 @@ class Backend(ABC):
     windows_at_once: int = 1
 
     @abstractmethod
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
         """Predict windows.
 
         Args:
             windows: ``(B, C, *patch)``, float32, on :attr:`device`.
+            classify: whether the class is wanted; without it the head and what it needs are left out.
 
         Returns:
             Segmentation logits ``(B, L, *patch)``, which may be overwritten by the next call, and class logits
-            ``(B, n)`` in float32.
+            ``(B, n)`` in float32, or None without ``classify``.
 
         Raises:
             torch.OutOfMemoryError: the batch is too large for the device.
@@ -56,8 +57,8 @@ class Backend(ABC):
 class Summarizing(torch.nn.Module):
     """The part of a multi-task network that works on feature maps.
 
-    ``forward(x)`` gives the segmentation logits and what the head keeps of the features; :meth:`classify` goes on
-    from there. A head that is only known as a whole keeps its class logits.
+    ``forward(x)`` gives the segmentation logits and, if wanted, what the head keeps of the features; :meth:`classify`
+    goes on from there. A head that is only known as a whole keeps its class logits.
     """
 
     def __init__(self, network: MultiTaskUNet) -> None:
@@ -66,7 +67,9 @@ class Summarizing(torch.nn.Module):
         head: ClassificationHead = network.cls_head
         self.whole_head = type(head).forward is not ClassificationHead.forward
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, classify: bool = True) -> tuple[Tensor, ...]:
+        if not classify:
+            return (self.network(x),)
         logits, features = self.network.segment_with_features(x)
         head = self.network.cls_head
         summary = (head(features),) if self.whole_head else head.summarize(features)

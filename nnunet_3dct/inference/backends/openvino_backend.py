@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -50,22 +51,28 @@ class OpenVINOBackend(Backend):
         self.precision = openvino_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self.averages_mirrors = network.cls_head.averages_mirrors
         self._network = Summarizing(network.eval())
-        model = _converted(core, self._network, window_shape)
+        self._model = _converted(core, self._network, window_shape)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp16": "f16"}.get(self.precision, self.precision),
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._compiled = core.compile_model(model, "CPU", settings)
-        self._request = self._compiled.create_infer_request()
-        self._outputs = [self._compiled.output(i) for i in range(len(self._compiled.outputs))]
+        self._compile = functools.partial(core.compile_model, device_name="CPU", config=settings)
+        self._requests: dict[bool, Any] = {True: self._compile(self._model).create_infer_request()}
 
     @torch.inference_mode()
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
         assert len(windows) == 1, "the model is compiled for one window"
-        found = self._request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        logits, *summary = (torch.from_numpy(found[output]) for output in self._outputs)
-        return logits, self._network.classify(*summary)
+        request = self._request(classify)
+        found = request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        logits, *summary = (torch.from_numpy(output) for output in found.to_tuple())
+        return logits, self._network.classify(*summary) if classify else None
+
+    def _request(self, classify: bool) -> Any:
+        """The whole model, or at its first use a second one that ends at the segmentation logits."""
+        if classify not in self._requests:
+            self._requests[classify] = self._compile(_logits_only(self._model)).create_infer_request()
+        return self._requests[classify]
 
 
 def is_installed() -> bool:
@@ -124,7 +131,15 @@ def _convert(network: Summarizing, window_shape: Sequence[int]) -> Any:
     example = torch.zeros(1, *window_shape)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing takes shapes for constants, which they are here
-        return openvino.convert_model(network, example_input=example, input=[1, *window_shape])
+        traced = torch.jit.trace(network, example, check_trace=False)
+        return openvino.convert_model(traced, input=[1, *window_shape])
+
+
+def _logits_only(model: Any) -> Any:
+    import openvino
+
+    model = model.clone()
+    return openvino.Model([model.output(0)], model.get_parameters())
 
 
 def _store(model: Any, folder: Path) -> None:

@@ -47,9 +47,11 @@ class TorchBackend(Backend):
         self.runs = torch.compile(self._summarizing) if compile_network else self._summarizing
 
     @torch.inference_mode()
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
         with self._autocast():
-            logits, *summary = self.runs(windows)
+            logits, *summary = self.runs(windows, classify)
+        if not classify:
+            return logits, None
         summary = [part.float() for part in summary]
         return logits, self._summarizing.classify(*summary).float()
 
