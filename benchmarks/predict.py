@@ -33,9 +33,9 @@ OURS = {
     "torch f32": ["--backend", "torch", "--precision", "f32"],
     "f32": ["--precision", "f32"],
     "default": [],
-    "--tta flips": ["--tta", "flips"],
-    "--tta none": ["--tta", "none"],
-    "--fast": ["--fast"],
+    "tta flips": ["--tta", "flips"],
+    "tta none": ["--tta", "none"],
+    "fast": ["--fast"],
 }
 WARM = """
 import json, sys, time
@@ -72,9 +72,9 @@ def main() -> None:
     """Prepare, measure in turns, compare, print a Markdown table and write the figures."""
     args = _parser().parse_args()
     if args.size == "ct":
-        args.cases, args.runs = 1, ["--tta none", "--fast"]
+        args.cases, args.runs = 1, ["tta none", "fast"]
     if args.quick:
-        args.cases, args.train_steps, args.runs = 4, min(args.train_steps, 60), ["default", "--fast"]
+        args.cases, args.train_steps, args.runs = 4, min(args.train_steps, 60), ["default", "fast"]
     args.work.mkdir(parents=True, exist_ok=True)
     for name in ("raw", "preprocessed", "results"):
         (args.work / name).mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def main() -> None:
     shutil.rmtree(args.work / "converted", ignore_errors=True)
     result = measure(args, images)
     result["first_run_seconds_loading"] = result.pop("first_run")
-    warm = {"--fast": {"tta": "none", "skip_empty": True}, "default": {}}
+    warm = {"fast": {"tta": "none", "skip_empty": True}, "default": {}}
     if args.size == "ct":
         warm = {}
     result["warm"] = {name: _warm(model, images, args.device, options) for name, options in warm.items()}
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "without mirroring, and on the CPU without stock, which would take hours")  # fmt: skip
     parser.add_argument("--cases", type=int, default=36, help="to predict. Default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, in turns. Default: %(default)s")
-    parser.add_argument("--runs", nargs="+", choices=list(OURS), default=["f32", "default", "--tta flips", "--fast"])
+    parser.add_argument("--runs", nargs="+", choices=list(OURS), default=["f32", "default", "tta flips", "fast"])
     parser.add_argument("--train_steps", type=int, default=300, help="of the network. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="4 cases, a short training, fewer runs")
     return parser
@@ -205,7 +205,7 @@ def measure(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     found["first_run"] = json.loads((out / "prediction_manifest.json").read_text())["seconds"]["loading"]
     for _ in range(args.rounds):
         for name in _runs(args):
-            out = args.work / "out" / name.strip("-").replace(" ", "_")
+            out = args.work / "out" / name.replace(" ", "_")
             shutil.rmtree(out, ignore_errors=True)
             stock = [STOCK, "--disable_tta"] if args.size == "ct" else [STOCK]
             command = stock if name == STOCK else ["nnUNet3DCT_predict", *OURS[name]]
@@ -290,7 +290,7 @@ def _warm(model: Path, images: Path, device: str, options: dict[str, Any]) -> di
 def compare(args: argparse.Namespace, images: Path) -> dict[str, Any]:
     """Dice of each run's labels with stock's and with the ground truth; classes beside those of f32."""
     names = sorted(file.name.replace("_0000.nii.gz", ".nii.gz") for file in images.iterdir())
-    folder = {name: args.work / "out" / name.strip("-").replace(" ", "_") for name in _runs(args)}
+    folder = {name: args.work / "out" / name.replace(" ", "_") for name in _runs(args)}
     truth = args.work / "labels_ct" if args.size == "ct" else args.work / "raw" / DATASET / "labelsVal"
     reference = "f32" if "f32" in args.runs else args.runs[0]
     beside = STOCK if STOCK in folder else reference

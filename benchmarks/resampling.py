@@ -37,7 +37,9 @@ def main() -> None:
         theirs, ours, difference = [], [], 0.0
         for _ in range(args.rounds):
             start = time.perf_counter()
-            expected = resample_data_or_seg_to_shape(image, new, spacing, new_spacing, order=order, order_z=0)
+            expected = resample_data_or_seg_to_shape(
+                image, new, spacing, new_spacing, order=order, order_z=0, force_separate_z=None
+            )
             theirs.append(time.perf_counter() - start)
             start = time.perf_counter()
             plan = plan_resampling(old, new, spacing, new_spacing, order)

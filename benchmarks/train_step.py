@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _prepare(root, args.patch, args.batch_size)
-        result = measure(args.device, args.rounds)
+        result = measure_in_pairs(args.device, args.rounds) if args.pairs else measure(args.device, args.rounds)
     result["machine"] = _machine(args.device)
     print(_table(result))
     if args.o:
@@ -48,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each trainer. Default: %(default)s")
     parser.add_argument("--patch", type=int, nargs=3, metavar=("Z", "Y", "X"), help="default: nnU-Net's plan")
     parser.add_argument("--batch_size", type=int, help="default: nnU-Net's plan")
+    parser.add_argument("--pairs", action="store_true", help="each trainer beside a stock process of its own, one "
+                        "pair after the other, where the memory does not hold all at once")  # fmt: skip
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
 
@@ -74,12 +77,24 @@ def _prepare(root: Path, patch: list[int] | None, batch_size: int | None) -> Non
     os.environ["nnUNet_n_proc_DA"] = "0"
 
 
-def measure(device: str, rounds: int) -> dict[str, Any]:
+def measure_in_pairs(device: str, rounds: int) -> dict[str, Any]:
+    """As :func:`measure`, never more than two trainers at a time; stock's seconds are those of all pairs."""
+    found: dict[str, Any] = {"device": device, "rounds": rounds, "pairs": True, "trainers": {}}
+    seconds: list[float] = []
+    for name in TRAINERS:
+        pair = measure(device, rounds, [name])["trainers"]
+        seconds += pair[STOCK]["seconds"]
+        found["trainers"][STOCK] = {**pair[STOCK], "seconds": seconds}
+        found["trainers"][name] = pair[name]
+    return found
+
+
+def measure(device: str, rounds: int, trainers: Sequence[str] = TRAINERS) -> dict[str, Any]:
     """Seconds of every step, ratio to stock, peak memory and parameters of each trainer."""
     context = get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes = []
-    for name in (STOCK, *TRAINERS):
+    for name in (STOCK, *trainers):
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, name, device), daemon=True)
         process.start()

@@ -20,6 +20,7 @@ from torch import Tensor
 BLOCK = 64  # rows of a matrix that share their columns
 NEGLIGIBLE = 1e-9  # weights below take no part; the largest is near 1
 SLAB_VOXELS = 2**24  # of all channels together, 64 MiB in float32
+SLAB_VOXELS_ON_CPU = 2**20  # what the cache holds
 
 
 class Plan(NamedTuple):
@@ -82,28 +83,39 @@ def resample_in_slabs(data: Tensor, plan: Plan) -> Iterator[tuple[slice, Tensor]
     Yields:
         Rows of the first axis, and their values ``(C, rows, ...)`` in float32.
     """
-    axes = range(len(plan.old))
-    lowest, highest = (data.amin(_kept(plan)), data.amax(_kept(plan)))
-    step = max(1, min(BLOCK, SLAB_VOXELS // (len(data) * int(np.prod(plan.new[1:])))))
-    for start in range(0, plan.new[0], step):
+    lowest, highest = (extreme.float() for extreme in (data.amin(_kept(plan)), data.amax(_kept(plan))))
+    voxels = len(data) * int(np.prod(plan.new[1:]))
+    for start in range(0, plan.new[0], step := _rows(voxels, SLAB_VOXELS)):
         rows = slice(start, min(start + step, plan.new[0]))
-        bounds = [b.float() for b in (lowest, highest)]
+        bounds = [lowest, highest]
         if plan.separate == 0:
             nearest = _nearest(plan.old[0], plan.new[0])[rows]
             slab, bounds = data[:, nearest].float(), [b[:, nearest] for b in bounds]
         else:
             slab = _interpolate_rows(data, plan, rows)
-        for axis in axes[1:]:
-            if axis != plan.separate:
-                slab = _interpolate(slab, axis + 1, plan.new[axis], plan.order)
-        if plan.old != plan.new:
-            low, high = (_beside(b, slab, plan) for b in bounds)
-            slab = slab.clamp(low, high)
-        if plan.separate:
-            slab = slab[
-                (slice(None),) * (plan.separate + 1) + (_nearest(plan.old[plan.separate], plan.new[plan.separate]),)
-            ]
-        yield rows, slab
+        few = _rows(voxels, SLAB_VOXELS_ON_CPU) if data.device.type == "cpu" else step
+        for first in range(0, rows.stop - rows.start, few):
+            part = slice(first, min(first + few, rows.stop - rows.start))
+            parts_bounds = [b[:, part] for b in bounds] if plan.separate == 0 else bounds
+            yield slice(start + part.start, start + part.stop), _within_rows(slab[:, part], plan, parts_bounds)
+
+
+def _rows(voxels_a_row: int, most_voxels: int) -> int:
+    return max(1, min(BLOCK, most_voxels // voxels_a_row))
+
+
+def _within_rows(slab: Tensor, plan: Plan, bounds: Sequence[Tensor]) -> Tensor:
+    """Resample all axes but the first, and clip."""
+    for axis in range(1, len(plan.old)):
+        if axis != plan.separate:
+            slab = _interpolate(slab, axis + 1, plan.new[axis], plan.order)
+    if plan.old != plan.new:
+        low, high = (_beside(b, slab, plan) for b in bounds)
+        slab = slab.clamp(low, high)
+    if plan.separate:
+        nearest = _nearest(plan.old[plan.separate], plan.new[plan.separate])
+        slab = slab[(slice(None),) * (plan.separate + 1) + (nearest,)]
+    return slab
 
 
 def _kept(plan: Plan) -> tuple[int, ...]:
@@ -132,25 +144,31 @@ def _interpolate_rows(data: Tensor, plan: Plan, rows: slice) -> Tensor:
 
 
 def _interpolate(x: Tensor, axis: int, new: int, order: int) -> Tensor:
-    """Resample one axis, a block of rows at a time."""
+    """Resample one axis, a block of rows at a time, each written where it belongs."""
     old = x.shape[axis]
     if old == new:
         return x
-    weights = axis_weights(old, new, order)
-    shape = list(x.shape)
-    shape[axis] = new
-    out = x.new_empty(shape)
+    out = x.new_empty((*x.shape[:axis], new, *x.shape[axis + 1 :]))
+    last = axis == x.ndim - 1
+    source = x.reshape(-1, old) if last else x.reshape(-1, old, int(np.prod(x.shape[axis + 1 :])))
+    into = out.view(-1, new) if last else out.view(len(source), new, -1)
+    for rows, columns, matrix in _blocks(old, new, order, x.device):
+        if last:
+            torch.mm(source[:, columns], matrix.T, out=into[:, rows])
+        else:
+            torch.bmm(matrix.expand(len(source), -1, -1), source[:, columns], out=into[:, rows])
+    return out
+
+
+@lru_cache(maxsize=16)
+def _blocks(old: int, new: int, order: int, device: torch.device) -> list[tuple[slice, slice, Tensor]]:
+    """Rows of an axis's matrix, the columns that matter to them, and that part of the matrix."""
+    weights, blocks = axis_weights(old, new, order), []
     for start in range(0, new, BLOCK):
         rows = slice(start, min(start + BLOCK, new))
         columns = _columns(weights[rows])
-        part = x.narrow(axis, columns.start, columns.stop - columns.start)
-        matrix = _on_device(weights[rows, columns], x.device)
-        into = out.narrow(axis, rows.start, rows.stop - rows.start)
-        if axis == x.ndim - 1:
-            into.copy_(part @ matrix.T)
-        else:
-            into.copy_((matrix @ part.flatten(axis + 1)).reshape(into.shape))
-    return out
+        blocks.append((rows, columns, _on_device(weights[rows, columns], device)))
+    return blocks
 
 
 @lru_cache(maxsize=64)
