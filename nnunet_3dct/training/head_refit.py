@@ -63,9 +63,9 @@ class HeadRefit(_Base):
         )
 
     def _pooled_training_cases(self) -> dict[str, np.ndarray]:
+        """Of each case one row for each way to mirror it, the plain one first."""
         training, _ = self.do_split()
         keys = sorted(case for case in set(map(str, training)) if self.class_labels.by_case[case] != UNKNOWN)
-        """Of each case one row for each way to mirror it, the plain one first."""
         dataset = self.whole_volumes(keys)
         self.set_deep_supervision_enabled(False)
         self.network.eval()

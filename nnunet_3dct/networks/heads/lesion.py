@@ -36,7 +36,7 @@ class LesionHead(ClassificationHead):
     """
 
     name = "lesion"
-    averages_mirrors = False  # features of a mirrored image differ, and the fit has seen none
+    averages_mirrors = False  # mirrored passes say little more, and cost more with the head than without
 
     def __init__(
         self,
