@@ -1,9 +1,9 @@
 """Stock ``nnUNetv2_predict`` and ``nnUNet3DCT_predict`` in turns, as whole processes, on the same model and cases.
 
 The cases are phantom crops like those of a real pancreas dataset (median 60×120×182 voxels at 2.0×0.73×0.73 mm); the
-network is the one that nnU-Net plans for them (31 million parameters). It is trained for a while on patches an eighth
-as large, since random weights give near-ties and understate agreement. A second call with the same ``--work`` takes
-the model that is there.
+network is the one that nnU-Net plans for them (31 million parameters). On the CPU it is trained on single patches
+an eighth as large, since random weights give near-ties and understate agreement. A second call with the same
+``--work`` takes the model that is there.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ dataset, configuration, name, plans, device = sys.argv[1:]
 torch.set_num_threads(os.cpu_count() if device == "cpu" else 1)
 trainer = get_trainer_from_args(dataset, configuration, 0, name, plans, device=torch.device(device))
 trainer.refit_head = lambda: None
+trainer.oversample_foreground_percent = 1.0  # with one patch a step nnU-Net's third would be none
 trainer.run_training()
 """
 
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=36, help="to predict. Default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, in turns. Default: %(default)s")
     parser.add_argument("--runs", nargs="+", choices=list(OURS), default=["f32", "default", "tta flips", "fast"])
-    parser.add_argument("--train_steps", type=int, default=300, help="of the network. Default: %(default)s")
+    parser.add_argument("--train_steps", type=int, default=1000, help="of the network. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="4 cases, a short training, fewer runs")
     return parser
 
@@ -130,9 +131,11 @@ def prepare(args: argparse.Namespace) -> Path:
     plans = json.loads(path.read_text())
     planned = plans["configurations"][CONFIGURATION]
     patch = planned["patch_size"]
-    planned["patch_size"] = [size // 2 for size in patch] if args.device == "cpu" else patch
+    batch_size = planned["batch_size"]
+    if args.device == "cpu":
+        planned.update(patch_size=[size // 2 for size in patch], batch_size=1)
     path.write_text(json.dumps(plans))
-    epochs = max(1, args.train_steps // 20)
+    epochs = max(1, args.train_steps // 50)
     variables = {
         "NNUNETV2_MT_EPOCHS": str(epochs),
         "NNUNETV2_MT_ITERS_PER_EPOCH": str(args.train_steps // epochs),
@@ -146,7 +149,7 @@ def prepare(args: argparse.Namespace) -> Path:
     }
     command = [sys.executable, "-c", TRAIN, DATASET, CONFIGURATION, TRAINER, PLANS, args.device]
     subprocess.run(command, check=True, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
-    planned["patch_size"] = patch
+    planned.update(patch_size=patch, batch_size=batch_size)
     (model / "plans.json").write_text(json.dumps(plans))
     done.touch()
     return model
@@ -315,7 +318,7 @@ def _dice(first: Path, second: Path, names: list[str]) -> dict[str, float]:
     """Mean over the cases; a label that neither has counts as 1."""
     values: dict[str, list[float]] = {"1": [], "2": []}
     for name in names:
-        a, b = (SimpleITK.GetArrayViewFromImage(SimpleITK.ReadImage(str(f / name))) for f in (first, second))
+        a, b = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(f / name))) for f in (first, second))
         for label, found in values.items():
             x, y = a == int(label), b == int(label)
             found.append(float(2 * (x & y).sum() / (x.sum() + y.sum())) if x.any() or y.any() else 1.0)

@@ -24,6 +24,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from nnunet_3dct.memory import keep_freed_memory
+
 DATASET = "Dataset001_3DCT"
 PLANS, CONFIGURATION = "nnUNetPlans", "3d_fullres"
 STOCK = "nnUNetTrainer"
@@ -36,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _prepare(root, args.patch, args.batch_size)
-        result = measure_in_pairs(args.device, args.rounds) if args.pairs else measure(args.device, args.rounds)
+        result = (measure_in_pairs if args.pairs else measure)(args.device, args.rounds, kept_memory=args.kept_memory)
     result["machine"] = _machine(args.device)
     print(_table(result))
     if args.o:
@@ -51,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, help="default: nnU-Net's plan")
     parser.add_argument("--pairs", action="store_true", help="each trainer beside a stock process of its own, one "
                         "pair after the other, where the memory does not hold all at once")  # fmt: skip
+    parser.add_argument("--kept_memory", action="store_true", help="stock's process keeps freed memory too, as "
+                        "those of this project do on the CPU; the ratio is then that of the work alone")  # fmt: skip
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
 
@@ -77,26 +81,27 @@ def _prepare(root: Path, patch: list[int] | None, batch_size: int | None) -> Non
     os.environ["nnUNet_n_proc_DA"] = "0"
 
 
-def measure_in_pairs(device: str, rounds: int) -> dict[str, Any]:
+def measure_in_pairs(device: str, rounds: int, kept_memory: bool = False) -> dict[str, Any]:
     """As :func:`measure`, never more than two trainers at a time; stock's seconds are those of all pairs."""
-    found: dict[str, Any] = {"device": device, "rounds": rounds, "pairs": True, "trainers": {}}
+    found: dict[str, Any] = {"device": device, "rounds": rounds, "pairs": True, "kept_memory": kept_memory}
+    found["trainers"] = {}
     seconds: list[float] = []
     for name in TRAINERS:
-        pair = measure(device, rounds, [name])["trainers"]
+        pair = measure(device, rounds, [name], kept_memory)["trainers"]
         seconds += pair[STOCK]["seconds"]
         found["trainers"][STOCK] = {**pair[STOCK], "seconds": seconds}
         found["trainers"][name] = pair[name]
     return found
 
 
-def measure(device: str, rounds: int, trainers: Sequence[str] = TRAINERS) -> dict[str, Any]:
+def measure(device: str, rounds: int, trainers: Sequence[str] = TRAINERS, kept_memory: bool = False) -> dict[str, Any]:
     """Seconds of every step, ratio to stock, peak memory and parameters of each trainer."""
     context = get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes = []
     for name in (STOCK, *trainers):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, name, device), daemon=True)
+        process = context.Process(target=_work, args=(theirs, name, device, kept_memory), daemon=True)
         process.start()
         theirs.close()  # so that a process that died is noticed
         pipes[name], _ = ours, processes.append(process)
@@ -108,7 +113,7 @@ def measure(device: str, rounds: int, trainers: Sequence[str] = TRAINERS) -> dic
         for name in names[n % len(names) :] + names[: n % len(names)]:
             seconds[name].append(_ask(pipes[name], "step"))
         print(f"round {n + 1}: { ({k: round(v[-1], 3) for k, v in seconds.items()}) }", file=sys.stderr)
-    found: dict[str, Any] = {"device": device, "rounds": rounds, "trainers": {}}
+    found: dict[str, Any] = {"device": device, "rounds": rounds, "kept_memory": kept_memory, "trainers": {}}
     for name in names:
         ratios = [own / stock for own, stock in zip(seconds[name], seconds[STOCK], strict=True)]
         about = _ask(pipes[name], "stop")
@@ -128,7 +133,7 @@ def _ask(pipe: Connection, what: str) -> Any:
     return pipe.recv()
 
 
-def _work(pipe: Connection, name: str, device: str) -> None:
+def _work(pipe: Connection, name: str, device: str, kept_memory: bool) -> None:
     """One trainer: warm up, then take a step whenever asked."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
@@ -137,6 +142,8 @@ def _work(pipe: Connection, name: str, device: str) -> None:
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the life of this process
     if device == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
+        if kept_memory:
+            keep_freed_memory()
     else:
         torch.set_num_threads(1)
         torch.backends.cudnn.benchmark = True
