@@ -73,9 +73,10 @@ def main() -> None:
     """Prepare, measure in turns, compare, print a Markdown table and write the figures."""
     args = _parser().parse_args()
     if args.size == "ct":
-        args.cases, args.runs = 1, ["tta none", "fast"]
+        args.cases = 1
     if args.quick:
         args.cases, args.train_steps, args.runs = 4, min(args.train_steps, 60), ["default", "fast"]
+    args.runs = args.runs or (["tta none", "fast"] if args.size == "ct" else ["f32", "default", "tta flips", "fast"])
     args.work.mkdir(parents=True, exist_ok=True)
     for name in ("raw", "preprocessed", "results"):
         (args.work / name).mkdir(exist_ok=True)
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "without mirroring, and on the CPU without stock, which would take hours")  # fmt: skip
     parser.add_argument("--cases", type=int, default=36, help="to predict. Default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, in turns. Default: %(default)s")
-    parser.add_argument("--runs", nargs="+", choices=list(OURS), default=["f32", "default", "tta flips", "fast"])
+    parser.add_argument("--runs", nargs="+", choices=list(OURS), help="default: by --size")
     parser.add_argument("--train_steps", type=int, default=1000, help="of the network. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="4 cases, a short training, fewer runs")
     return parser
