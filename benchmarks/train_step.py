@@ -11,10 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,12 +22,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from processes import machine, run
+
 from nnunet_3dct.memory import keep_freed_memory
 
 DATASET = "Dataset001_3DCT"
 PLANS, CONFIGURATION = "nnUNetPlans", "3d_fullres"
 STOCK = "nnUNetTrainer"
-TRAINERS = [f"nnUNetTrainer_CLSHead{n}" for n in ("Sum", "SumFT", "Simple", "SepOpt", "MA", "Lesion")]
+HEADS = ("Sum", "SumFT", "Simple", "SepOpt", "MA", "Lesion")
 
 
 def main() -> None:
@@ -38,8 +38,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _prepare(root, args.patch, args.batch_size)
-        result = (measure_in_pairs if args.pairs else measure)(args.device, args.rounds, kept_memory=args.kept_memory)
-    result["machine"] = _machine(args.device)
+        trainers = [f"nnUNetTrainer_CLSHead{name}" for name in args.trainers]
+        result = (measure_in_pairs if args.pairs else measure)(args.device, args.rounds, trainers, args.kept_memory)
+    result["machine"] = machine(args.device)
     print(_table(result))
     if args.o:
         args.o.write_text(json.dumps(result, indent=2) + "\n")
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each trainer. Default: %(default)s")
+    parser.add_argument("--trainers", nargs="+", choices=HEADS, default=HEADS, metavar="HEAD",
+                        help="those named CLSHead...; %(choices)s. Default: all")  # fmt: skip
     parser.add_argument("--patch", type=int, nargs=3, metavar=("Z", "Y", "X"), help="default: nnU-Net's plan")
     parser.add_argument("--batch_size", type=int, help="default: nnU-Net's plan")
     parser.add_argument("--pairs", action="store_true", help="each trainer beside a stock process of its own, one "
@@ -65,13 +68,8 @@ def _prepare(root: Path, patch: list[int] | None, batch_size: int | None) -> Non
         (root / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(root / name)
     os.environ.update(nnUNet_def_n_proc="2", nnUNet_n_proc_DA="1", GOMP_SPINCOUNT="30000")
-    here = Path(sys.executable).parent
-    raw = root / "raw" / DATASET
-    for command in (
-        [here / "nnUNet3DCT_phantom", "-o", raw, "--cases", "6", "--val", "1"],
-        [here / "nnUNetv2_plan_and_preprocess", "-d", "1", "-c", CONFIGURATION, "-np", "2"],
-    ):
-        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    run(["nnUNet3DCT_phantom", "-o", root / "raw" / DATASET, "--cases", "6", "--val", "1"])
+    run(["nnUNetv2_plan_and_preprocess", "-d", "1", "-c", CONFIGURATION, "-np", "2"])
     path = root / "preprocessed" / DATASET / f"{PLANS}.json"
     plans = json.loads(path.read_text())
     full = plans["configurations"][CONFIGURATION]
@@ -81,12 +79,12 @@ def _prepare(root: Path, patch: list[int] | None, batch_size: int | None) -> Non
     os.environ["nnUNet_n_proc_DA"] = "0"
 
 
-def measure_in_pairs(device: str, rounds: int, kept_memory: bool = False) -> dict[str, Any]:
+def measure_in_pairs(device: str, rounds: int, trainers: Sequence[str], kept_memory: bool) -> dict[str, Any]:
     """As :func:`measure`, never more than two trainers at a time; stock's seconds are those of all pairs."""
     found: dict[str, Any] = {"device": device, "rounds": rounds, "pairs": True, "kept_memory": kept_memory}
     found["trainers"] = {}
     seconds: list[float] = []
-    for name in TRAINERS:
+    for name in trainers:
         pair = measure(device, rounds, [name], kept_memory)["trainers"]
         seconds += pair[STOCK]["seconds"]
         found["trainers"][STOCK] = {**pair[STOCK], "seconds": seconds}
@@ -94,7 +92,7 @@ def measure_in_pairs(device: str, rounds: int, kept_memory: bool = False) -> dic
     return found
 
 
-def measure(device: str, rounds: int, trainers: Sequence[str] = TRAINERS, kept_memory: bool = False) -> dict[str, Any]:
+def measure(device: str, rounds: int, trainers: Sequence[str], kept_memory: bool) -> dict[str, Any]:
     """Seconds of every step, ratio to stock, peak memory and parameters of each trainer."""
     context = get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -184,21 +182,6 @@ def _work(pipe: Connection, name: str, device: str, kept_memory: bool) -> None:
         }
     )
     pipe.close()
-
-
-def _machine(device: str) -> dict[str, Any]:
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "torch": torch.__version__,
-    }
 
 
 def _table(result: dict[str, Any]) -> str:
