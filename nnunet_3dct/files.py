@@ -15,14 +15,21 @@ from nnunet_3dct.errors import OutputError
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write ``content`` as strictly valid JSON to a temporary file beside ``path`` and rename it.
+    """Write ``content`` as :func:`to_json` gives it; see :func:`write_text`."""
+    write_text(to_json(content) + "\n", path)
 
-    NumPy values become plain ones; NaN and infinity, which JSON does not know, become null.
+
+def to_json(content: Any) -> str:
+    """Return strictly valid JSON: NumPy values become plain ones; NaN and infinity, which JSON lacks, become null."""
+    return json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write ``text`` in UTF-8 to a temporary file beside ``path`` and rename it.
 
     Raises:
         OutputError: the file cannot be written; what ``path`` held before is still there.
     """
-    text = json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
