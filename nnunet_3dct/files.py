@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written; what ``path`` held before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         try:
             temporary.write_text(text, encoding="utf-8")

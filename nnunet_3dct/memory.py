@@ -1,4 +1,4 @@
-"""How the C library treats freed memory."""
+"""How the C library treats freed memory, and how a device says that it has none left."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, 2 * LARGEST - 1))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch or of a library that it calls (cuBLAS, cuDNN, Metal) means that memory ran out.
+
+    Only torch's own allocator raises ``torch.OutOfMemoryError``.
+    """
+    text = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "alloc_failed" in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -43,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the convolutions; default: bf16 in openvino on CPUs that have it, fp16 on CUDA, else f32")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
     add("--continue_prediction", "--c", action="store_true", help="leave out cases whose results are whole")
-    add("-device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: cuda, else mps, else cpu")
+    add("-device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: cuda, else cpu")
     add("-npp", type=int, default=3, help="threads for reading and preprocessing; default: 3")
     add("-nps", type=int, default=3, help="threads for resampling and writing; default: 3")
     add("-num_parts", type=int, default=1, help="number of calls that share the folder; default: 1")
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exit code 1 when anything failed."""
     args = _parser().parse_args(argv)
+    if args.device == "mps":  # before torch is imported: it lacks 3D pooling there
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     try:
         _check_numbers(args)
         _resolve_mirroring(args)
@@ -104,10 +108,10 @@ def run(args: argparse.Namespace) -> Outcome:
     loaded = time.perf_counter() - start
     pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by, args.verbose)
     outcome = pipeline.run(todo, not args.disable_progress_bar) if todo else Outcome()
+    write_manifest(args, predictor, outcome, produced_by, [c.identifier for c in cases], loaded, start)
     write_class_tables(
         class_folder, [c.identifier for c in all_cases if c.identifier not in outcome.failed], file_ending
     )
-    write_manifest(args, predictor, outcome, produced_by, [c.identifier for c in cases], loaded, start)
     print(f"{len(outcome.seconds)} cases predicted in {time.perf_counter() - start:.1f} s -> {args.o}")
     return outcome
 
@@ -118,24 +122,27 @@ def find_cases(folder: Path, file_ending: str) -> list[Case]:
     Raises:
         ImageError: the folder is missing or holds no image with the dataset's ending.
     """
-    from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
-
     from nnunet_3dct.inference.pipeline import Case
 
     if not folder.is_dir():
         raise ImageError(f"Input folder {folder}: expected a folder, found none. Check -i.")
-    lists = create_lists_from_splitted_dataset_folder(str(folder), file_ending)
-    if not lists:
+    files: dict[str, list[Path]] = {}
+    others = []
+    for path in sorted(folder.iterdir()):
+        matched = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(file_ending)}", path.name)
+        if matched:
+            files.setdefault(matched[1], []).append(path)
+        elif path.name.endswith(file_ending):
+            others.append(path.name)
+    if not files:
         found = listing(sorted(p.name for p in folder.iterdir()), 3) or "nothing"
         raise ImageError(
             f"Input folder {folder}: expected images named <case>_0000{file_ending} (the ending of the training "
             f"data), found {found}."
         )
-    cases = []
-    for files in lists:
-        paths = tuple(Path(file) for file in sorted(files))
-        cases.append(Case(paths[0].name[: -len("_0000" + file_ending)], paths))
-    return sorted(cases, key=lambda case: case.identifier)
+    if others:
+        print(f"Left out of {folder}, not named <case>_0000{file_ending}: {listing(others)}.", file=sys.stderr)
+    return [Case(identifier, tuple(paths)) for identifier, paths in sorted(files.items())]
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

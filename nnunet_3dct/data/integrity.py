@@ -82,15 +82,24 @@ def read_geometry(path: Path) -> Geometry:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     _attempt(reader.ReadImageInformation, path)
-    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    return image_geometry(reader)
+
+
+def image_geometry(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
+    """Grid of an image in memory, or of a file whose header was read."""
+    size = image.GetSize()
+    if isinstance(image, SimpleITK.Image):
+        components = image.GetNumberOfComponentsPerPixel()
+    else:
+        components = image.GetNumberOfComponents()
     # a fourth axis holds channels, as nnU-Net's SimpleITKIO takes it
     return Geometry(
         size=size,
-        spacing=reader.GetSpacing(),
-        origin=reader.GetOrigin(),
-        direction=reader.GetDirection(),
+        spacing=image.GetSpacing(),
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
         channels=components * (size[3] if len(size) == 4 else 1),
-        floating=reader.GetPixelID() in _FLOAT_PIXELS,
+        floating=image.GetPixelID() in _FLOAT_PIXELS,
     )
 
 

@@ -71,8 +71,8 @@ class ClassEvidence:
         speaks = [self.speaks(self._passes + i) for i in range(len(target_voxels))]
         self._passes += len(target_voxels)
         if class_logits is not None:
-            self._probs.append(class_logits.detach().double().softmax(1).cpu()[speaks])
-        self._voxels.append(target_voxels.detach().double().cpu())
+            self._probs.append(class_logits.detach().cpu().double().softmax(1)[speaks])
+        self._voxels.append(target_voxels.detach().cpu().double())
 
     def speaks(self, number: int) -> bool:
         """Whether a pass, counted from the first of the case, has a say in the class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nnunet_3dct.data.integrity import check_case_files, check_finite
+from nnunet_3dct.data.integrity import check_case_files, check_finite, geometry_differences, image_geometry
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.inference.export import class_report
 from nnunet_3dct.inference.model_folder import find_folds
@@ -51,7 +52,8 @@ class Prediction:
         """
         if self.reference is None:
             raise ImageError("Prediction.image: expected a file or a SimpleITK image as input, found an array.")
-        image = SimpleITK.GetImageFromArray(self.segmentation)
+        flat = self.reference.GetDimension() == 2
+        image = SimpleITK.GetImageFromArray(self.segmentation[0] if flat else self.segmentation)
         image.CopyInformation(self.reference)
         return image
 
@@ -131,6 +133,8 @@ class Predictor:
             prediction.logits, properties, predictor.plans_manager, predictor.configuration_manager,
             predictor.label_manager,
         )  # fmt: skip
+        if reference is not None and "Reorient" in predictor.plans_manager.image_reader_writer_class.__name__:
+            segmentation, reference = self._turned_back(segmentation, properties)
         exported = time.perf_counter()
         case_class = prediction.case_class
         report = class_report(case_class, self.class_names, **self._produced_by)
@@ -155,6 +159,13 @@ class Predictor:
             raise ImageError("Predictor: expected spacing only beside an array; files and images bring their own.")
         parts = list(image) if isinstance(image, list | tuple) else [image]
         if parts and all(isinstance(part, SimpleITK.Image) for part in parts):
+            for number, part in enumerate(parts[1:], start=1):
+                differences = geometry_differences(image_geometry(part), image_geometry(parts[0]))
+                if differences:
+                    raise ImageError(
+                        f"Predictor: expected channels on one grid, found channel {number} against channel 0: "
+                        f"{'; '.join(differences)}. Resample them to one grid."
+                    )
             array = np.stack([SimpleITK.GetArrayFromImage(part) for part in parts])
             return (*self._from_array(array, parts[0].GetSpacing()[::-1]), parts[0])
         paths = [Path(part) for part in parts]
@@ -162,6 +173,14 @@ class Predictor:
         reader = self._predictor.plans_manager.image_reader_writer_class()
         array, properties = reader.read_images([str(path) for path in paths])
         return array, properties, SimpleITK.ReadImage(str(paths[0]))
+
+    def _turned_back(self, segmentation: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, SimpleITK.Image]:
+        """Segmentation and grid of the file, which only the reader that turned it can give."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"case{self._predictor.dataset_json['file_ending']}"
+            self._predictor.plans_manager.image_reader_writer_class().write_seg(segmentation, str(path), properties)
+            image = SimpleITK.ReadImage(str(path))
+        return SimpleITK.GetArrayFromImage(image), image
 
     def _from_array(self, image: np.ndarray, spacing: Sequence[float] | None) -> tuple[np.ndarray, dict[str, Any]]:
         reader = self._predictor.plans_manager.image_reader_writer_class.__name__

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
+import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import torch
 
 from nnunet_3dct.data.integrity import check_image_file
 from nnunet_3dct.errors import ImageError, NNUNet3DCTError
-from nnunet_3dct.files import write_json
+from nnunet_3dct.files import write_json, write_text
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.inference.preprocessing import segmentation_from_logits
 
@@ -55,7 +58,7 @@ def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **pro
     return report
 
 
-@contextmanager
+@contextlib.contextmanager
 def partial_folder(output_folder: Path, case: str) -> Iterator[Path]:
     """A hidden folder inside ``output_folder`` that is gone afterwards, whatever happens."""
     folder = output_folder / f".{case}.{os.getpid()}.partial"
@@ -68,8 +71,10 @@ def partial_folder(output_folder: Path, case: str) -> Iterator[Path]:
 
 def remove_leftovers(output_folder: Path, cases: Iterable[str]) -> None:
     """Delete partial folders that a killed run left for ``cases`` (other parts' cases are not touched)."""
-    for case in cases:
-        for folder in output_folder.glob(f".{case}.*.partial"):
+    ours = set(cases)
+    for folder in output_folder.glob(".*.partial"):
+        found = re.fullmatch(r"\.(.+)\.\d+\.partial", folder.name)
+        if found and found[1] in ours:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -160,7 +165,7 @@ class CaseWriter:
             if self.save_probabilities:
                 with zipfile.ZipFile(self.output_folder / f"{case}.npz") as archive:
                     return archive.testzip() is None
-        except (ImageError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (ImageError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return False
         return True
 
@@ -168,36 +173,39 @@ class CaseWriter:
 def write_class_tables(class_folder: Path, cases: Iterable[str], file_ending: str) -> None:
     """``subtype_results.csv`` (``Names,Subtype``) and ``subtype_probabilities.csv`` from the JSON files.
 
-    Cases without a JSON file are left out, so that parts of a split run can each write the table.
+    Cases without a JSON file are left out, so that parts of a split run can each write the table; should another part
+    finish a case meanwhile, the table is written again.
     """
-    reports: dict[str, Mapping[str, Any]] = {}
-    for case in sorted(cases):
-        path = class_folder / f"{case}{CLASS_SUFFIX}"
-        if path.is_file():
-            reports[f"{case}{file_ending}"] = json.loads(path.read_text(encoding="utf-8"))
-    if not reports:
-        return
-    first = next(iter(reports.values()))
-    names = first.get("class_names") or [f"class_{k}" for k in range(first["num_classes"])]
-    _write_csv(
-        class_folder / "subtype_results.csv",
-        ["Names", "Subtype"],
-        [[name, report["pred"]] for name, report in reports.items()],
-    )
-    _write_csv(
-        class_folder / "subtype_probabilities.csv",
-        ["Names", *names],
-        [[name, *(f"{p:.6f}" for p in report["probs"])] for name, report in reports.items()],
-    )
+    cases = sorted(cases)
+    written: dict[str, Mapping[str, Any]] = {}
+    while written != (reports := _reports(class_folder, cases)):
+        first = next(iter(reports.values()))
+        names = first.get("class_names") or [f"class_{k}" for k in range(first["num_classes"])]
+        rows = {f"{case}{file_ending}": report for case, report in reports.items()}
+        _write_csv(
+            class_folder / "subtype_results.csv",
+            ["Names", "Subtype"],
+            [[name, report["pred"]] for name, report in rows.items()],
+        )
+        _write_csv(
+            class_folder / "subtype_probabilities.csv",
+            ["Names", *names],
+            [[name, *(f"{p:.6f}" for p in report["probs"])] for name, report in rows.items()],
+        )
+        written = reports
+
+
+def _reports(class_folder: Path, cases: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    found = {}
+    for case in cases:
+        with contextlib.suppress(FileNotFoundError):  # another part may remove a case that failed
+            found[case] = json.loads((class_folder / f"{case}{CLASS_SUFFIX}").read_text(encoding="utf-8"))
+    return found
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(text.getvalue(), path)

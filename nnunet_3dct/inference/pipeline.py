@@ -87,7 +87,7 @@ class Pipeline:
             tqdm(total=len(cases), desc="Predicting", unit="case", disable=not progress_bar) as bar,
         ):
             while waiting or preparing:
-                while waiting and len(preparing) <= self.num_preprocessing:
+                while waiting and len(preparing) < self.num_preprocessing + 1:
                     case = waiting.popleft()
                     preparing.append((case, readers.submit(self._prepare, case)))
                 case, prepared = preparing.popleft()
@@ -95,7 +95,7 @@ class Pipeline:
                     exporting.append((case, writers.submit(self._predict(prepared.result(), outcome))))
                 except Exception as error:
                     self._fail(case, error, outcome, bar)
-                while len(exporting) > (2 * self.num_export if waiting or preparing else 0):
+                while len(exporting) > (self.num_export if waiting or preparing else 0):
                     self._finish(*exporting.popleft(), outcome, bar)
             while exporting:
                 self._finish(*exporting.popleft(), outcome, bar)
@@ -124,9 +124,14 @@ class Pipeline:
         if self.verbose:
             tqdm.write(_account(case, prepared, report, outcome.seconds[case]))
 
+        # what waits for its export shall hold no image, and on a GPU no more than a fast export needs
+        logits, properties = prediction.logits, prepared.properties
+        if self.writer.save_probabilities:
+            logits = logits.cpu()
+
         def export() -> float:
             began = time.perf_counter()
-            self.writer.write(case, prediction.logits, prepared.properties, report)
+            self.writer.write(case, logits, properties, report)
             return time.perf_counter() - began
 
         return export

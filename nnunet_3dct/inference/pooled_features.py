@@ -37,8 +37,8 @@ class PooledFeatures(nn.Module):
         except RuntimeError:
             self.windows.clear()
             raise
-        probs = None if class_logits is None else class_logits.double().softmax(1).cpu()
-        self.windows.append((pooled.double().cpu(), probs, self.target.voxels(logits).double().cpu()))
+        probs = None if class_logits is None else class_logits.cpu().double().softmax(1)
+        self.windows.append((pooled.cpu().double(), probs, self.target.voxels(logits).cpu().double()))
         return logits
 
     def result(self) -> tuple[np.ndarray, np.ndarray | None]:

@@ -23,7 +23,7 @@ from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.backends import Backend, make_backend
 from nnunet_3dct.inference.empty_windows import empty_window_rule
 from nnunet_3dct.inference.sliding_window import Windows, mirrored_passes
-from nnunet_3dct.memory import keep_freed_memory
+from nnunet_3dct.memory import is_out_of_memory, keep_freed_memory
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.target import TargetLabels
@@ -110,7 +110,7 @@ class MultiTaskPredictor:
         Raises:
             CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or
                 the folds' heads differ.
-            SettingsError: the runtime or the precision asked for is not there.
+            SettingsError: the runtime or the precision asked for is not there, or the configuration is a cascade.
         """
         for name in ("plans.json", "dataset.json"):
             if not (model_folder / name).is_file():
@@ -130,6 +130,12 @@ class MultiTaskPredictor:
         self.dataset_json = load_json(str(model_folder / "dataset.json"))
         self.plans_manager = PlansManager(load_json(str(model_folder / "plans.json")))
         self.configuration_manager = self.plans_manager.get_configuration(first["init_args"]["configuration"])
+        if self.configuration_manager.previous_stage_name is not None:
+            raise SettingsError(
+                f"Configuration {first['init_args']['configuration']}: expected one that needs no previous stage, "
+                f"found a cascade after {self.configuration_manager.previous_stage_name}. nnUNetv2_predict with "
+                "-prev_stage_predictions gives its segmentation."
+            )
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
         self.trainer_name = first.get("trainer_name", "")
         self.allowed_mirroring_axes = first.get("inference_allowed_mirroring_axes")
@@ -169,13 +175,13 @@ class MultiTaskPredictor:
             data: preprocessed image ``(C, Z, Y, X)``.
 
         Raises:
-            torch.OutOfMemoryError: not even one pass fits the device.
+            RuntimeError: not even one pass fits the device (``torch.OutOfMemoryError``), or the pass failed.
         """
         while True:
             try:
                 return self._predict(data, *self._ways[0])
-            except torch.OutOfMemoryError:
-                if len(self._ways) == 1:
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(self._ways) == 1:
                     raise
                 self._ways.pop(0)
             torch.cuda.empty_cache()  # after the exception has let go of its tensors
@@ -252,7 +258,7 @@ def build_unet(plans_manager: PlansManager, configuration: ConfigurationManager,
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, else MPS, else the CPU.
+    """``auto`` takes CUDA, else the CPU; MPS, which nobody has tried yet, has to be asked for.
 
     Raises:
         SettingsError: the device asked for is not there.
@@ -263,7 +269,7 @@ def choose_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
+        name = "cuda" if present["cuda"] else "cpu"
     if not present[name]:
         there = ", ".join(kind for kind, is_there in present.items() if is_there)
         raise SettingsError(f"-device {name}: expected a device of this machine, found only {there}.")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nnunet_3dct.argmax import argmax_labels
 from nnunet_3dct.inference.resampling import Plan, plan_resampling, resample, resample_in_slabs
+from nnunet_3dct.memory import is_out_of_memory
 
 
 def preprocess(
@@ -68,10 +69,14 @@ def preprocess(
     if plan.old == plan.new:
         return torch.from_numpy(np.ascontiguousarray(data))
     volume = torch.from_numpy(np.ascontiguousarray(data))
+    if device.type == "mps":  # Metal, unlike CUDA, may not be used by two threads at once
+        device = volume.device
     try:
         return resample(volume.to(device), plan).cpu()
-    except torch.OutOfMemoryError:  # the network has the device's memory
-        return resample(volume, plan)
+    except RuntimeError as error:  # the network has the device's memory
+        if not is_out_of_memory(error):
+            raise
+    return resample(volume, plan)
 
 
 def segmentation_from_logits(
@@ -109,8 +114,11 @@ def segmentation_from_logits(
     inside = found[bounding_box_to_slice(properties["bbox_used_for_cropping"])]
     try:
         _write_labels(inside, logits, plan, label_manager)
-    except torch.OutOfMemoryError:  # the network has the device's memory
-        _write_labels(inside, logits.cpu(), plan, label_manager)
+        return found.transpose(plans_manager.transpose_backward)
+    except RuntimeError as error:  # the network has the device's memory
+        if not is_out_of_memory(error):
+            raise
+    _write_labels(inside, logits.cpu(), plan, label_manager)
     return found.transpose(plans_manager.transpose_backward)
 
 

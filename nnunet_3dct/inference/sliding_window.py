@@ -73,7 +73,7 @@ class Windows:
             Segmentation logits ``(L, Z, Y, X)`` in half precision on ``results_device``, and the class.
 
         Raises:
-            RuntimeError: the logits overflow half precision.
+            RuntimeError: the logits overflow half precision, or are no numbers.
         """
         padded, inside = pad_nd_image(data, self.patch_size, "constant", {"value": 0}, True, None)
         padded = padded.to(results_device)
@@ -90,8 +90,11 @@ class Windows:
         if len(windows) < len(self._layout(padded.shape[1:])):
             self._fill_uncovered(logits, weights)
         torch.div(logits, weights, out=logits)
-        if bool(torch.isinf(logits).any()):
-            raise RuntimeError("The network's logits are too large for half precision, in which they are summed.")
+        if not bool(torch.isfinite(logits).all()):
+            raise RuntimeError(
+                "The network's logits are not finite in half precision, in which they are summed. Try --precision f32 "
+                "or another checkpoint."
+            )
         inside = (slice(None), *inside[1:])  # the first is of the image's channels
         return logits[inside], evidence.result()
 

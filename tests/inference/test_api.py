@@ -99,3 +99,33 @@ def test_other_file_formats_come_out_as_they_went_in(
         expected = predictor(file).image()
         assert np.array_equal(SimpleITK.GetArrayFromImage(labels), SimpleITK.GetArrayFromImage(expected))
         assert labels.GetSpacing() == expected.GetSpacing() and labels.GetOrigin() == expected.GetOrigin()
+
+
+def test_channels_on_different_grids_are_refused(predictor: Predictor, images: Path) -> None:
+    first = SimpleITK.ReadImage(str(images / "new_000_0000.nii.gz"))
+    second = SimpleITK.Image(first)
+    second.SetSpacing([2 * step for step in first.GetSpacing()])
+    with pytest.raises(ImageError, match=r"channels on one grid, found channel 1 against channel 0: .*spacing"):
+        predictor([first, second])
+
+
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_reader_that_turns_images_gives_the_grid_of_the_file(
+    reader: str, model: Path, images: Path, tmp_path: Path
+) -> None:
+    plans = json.loads((model / "plans.json").read_text())
+    (model / "plans.json").write_text(json.dumps({**plans, "image_reader_writer": reader}))
+    image = SimpleITK.ReadImage(str(images / "new_000_0000.nii.gz"))
+    image = SimpleITK.PermuteAxes(image, (2, 0, 1))[::-1]
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "turned_0000.nii.gz"
+    SimpleITK.WriteImage(image, str(file))
+    run(tmp_path / "in", tmp_path / "out")
+    expected = SimpleITK.ReadImage(str(tmp_path / "out" / "turned.nii.gz"))
+    found = Predictor(model, device="cpu", backend="torch")(file)
+    labels = SimpleITK.GetArrayFromImage(expected)
+    assert labels.shape == SimpleITK.GetArrayFromImage(image).shape
+    np.testing.assert_array_equal(found.segmentation, labels)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found.image()), labels)
+    np.testing.assert_allclose(found.image().GetDirection(), image.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(found.image().GetOrigin(), image.GetOrigin(), atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -132,6 +133,28 @@ def test_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     OpenVINOBackend(net, x.shape[1:], "f32")(x)
     OpenVINOBackend(net, x.shape[1:], "f32")(x)
     assert len(conversions) == 2
+
+
+def test_half_removed_entry_of_the_cache_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conversions: list[object]
+) -> None:
+    monkeypatch.setenv("NNUNET3DCT_CACHE", str(tmp_path))
+    net, x = network(), window()
+    OpenVINOBackend(net, x.shape[1:], "f32")
+    (model,) = tmp_path.glob("*/model.xml")
+    model.unlink()
+    for _ in range(2):
+        OpenVINOBackend(net, x.shape[1:], "f32")
+    assert len(conversions) == 2 and model.is_file()
+
+
+def test_remains_of_a_killed_conversion_go_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNUNET3DCT_CACHE", str(tmp_path))
+    for name in ("old", "running"):
+        (tmp_path / f".converting-{name}").mkdir()
+    os.utime(tmp_path / ".converting-old", (0, 0))
+    OpenVINOBackend(network("simple"), window().shape[1:], "f32")
+    assert [folder.name for folder in tmp_path.glob(".converting-*")] == [".converting-running"]
 
 
 def test_truncated_weights_in_the_cache_are_not_used(

@@ -25,8 +25,9 @@ class Recording(Backend):
 
     name, precision, device, averages_mirrors = "torch", "f32", CPU, True
 
-    def __init__(self, most: int = 100) -> None:
+    def __init__(self, most: int = 100, error: RuntimeError | None = None) -> None:
         self.most = most
+        self.error = error or torch.OutOfMemoryError("too many")
         self.batches: list[int] = []
         self.classified: list[bool] = []
 
@@ -34,7 +35,7 @@ class Recording(Backend):
         self.batches.append(len(windows))
         self.classified.append(classify)
         if len(windows) > self.most:
-            raise torch.OutOfMemoryError("too many")
+            raise self.error
         means = windows.flatten(1).mean(1)
         return torch.cat((windows * 0, windows, -windows), 1), torch.stack((means, -means), 1) if classify else None
 
@@ -163,9 +164,20 @@ def test_shortage_of_gpu_memory_takes_smaller_batches_then_sums_on_the_cpu() -> 
     assert [(n, d.type) for n, d in ways_to_run(Recording(), gpu, False)] == [(1, "cpu")]
 
 
-def test_case_survives_shortage_and_the_next_starts_with_what_worked(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("too many"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GB)"),
+    ],
+    ids=["torch", "cublas", "mps"],
+)
+def test_case_survives_shortage_and_the_next_starts_with_what_worked(
+    error: RuntimeError, capsys: pytest.CaptureFixture[str]
+) -> None:
     predictor = object.__new__(MultiTaskPredictor)
-    backend = Recording(most=3)
+    backend = Recording(most=3, error=error)
     predictor.backends, predictor._windows = [backend], windows()
     predictor._ways = [(n, CPU) for n in (8, 4, 2, 1)]
     data = image(12, 20, 30)
@@ -183,3 +195,20 @@ def test_case_that_never_fits_fails() -> None:
     predictor.backends, predictor._windows, predictor._ways = [Recording(most=0)], windows(), [(2, CPU), (1, CPU)]
     with pytest.raises(torch.OutOfMemoryError):
         predictor.predict_case(image(8, 8, 16))
+
+
+def test_other_error_of_a_pass_is_not_taken_for_shortage() -> None:
+    predictor = object.__new__(MultiTaskPredictor)
+    backend = Recording(most=0, error=RuntimeError("sizes do not match"))
+    predictor.backends, predictor._windows, predictor._ways = [backend], windows(), [(2, CPU), (1, CPU)]
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        predictor.predict_case(image(8, 8, 16))
+    assert backend.batches == [2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_logits_that_are_no_numbers_in_half_precision_are_refused(value: float) -> None:
+    data = image(8, 8, 16)
+    data[0, 4, 4, 8] = value
+    with pytest.raises(RuntimeError, match="not finite in half precision"):
+        windows().predict(Recording(), data, 1, CPU)

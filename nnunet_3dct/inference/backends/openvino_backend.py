@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 
 CACHE_VARIABLE = "NNUNET3DCT_CACHE"
 KEPT_MODELS = 20
+DAY = 24 * 3600  # seconds
 FORMAT = 1  # of what is cached; raise it when Summarizing changes what it computes
 
 
@@ -150,15 +154,21 @@ def _store(model: Any, folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
         openvino.save_model(model, temporary / "model.xml", compress_to_fp16=False)
+        if not (folder / "model.xml").is_file():  # what a killed removal left
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():  # else another process was first
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    kept = sorted((f for f in folder.parent.iterdir() if (f / "model.xml").is_file()), key=lambda f: f.stat().st_mtime)
+    for left in folder.parent.glob(".converting-*"):  # by a killed conversion; one that runs is younger
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left, ignore_errors=True)
+    kept = sorted(folder.parent.glob("[!.]*/model.xml"), key=lambda f: f.parent.stat().st_mtime)
     for old in kept[:-KEPT_MODELS]:
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def _key(network: Summarizing, window_shape: Sequence[int]) -> str:
@@ -169,6 +179,9 @@ def _key(network: Summarizing, window_shape: Sequence[int]) -> str:
     digest.update(repr(network).encode())
     head = network.network.cls_head
     digest.update(repr((head.name, head.num_classes, sorted(head.options.items()))).encode())
+    if not type(head).__module__.startswith("nnunet_3dct."):  # FORMAT stands for the code of ours
+        with contextlib.suppress(OSError, TypeError):
+            digest.update(inspect.getsource(inspect.getmodule(type(head)) or type(head)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())

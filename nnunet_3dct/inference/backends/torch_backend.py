@@ -40,6 +40,8 @@ class TorchBackend(Backend):
     ) -> None:
         self.device = device
         self.precision = torch_precision(precision, device)
+        if self.precision == "f32" and device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # else convolutions keep ten bits of what f32 promises
         self.averages_mirrors = network.cls_head.averages_mirrors
         self.windows_at_once = WINDOWS_ON_CUDA if device.type == "cuda" else 1
         self.network = network.to(device).eval()

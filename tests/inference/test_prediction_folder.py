@@ -1,0 +1,112 @@
+"""The input and output folders of ``nnUNet3DCT_predict``: what belongs there, what is whole, who writes the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_3dct.inference import export
+from nnunet_3dct.inference.export import remove_leftovers, write_class_tables
+from tests.inference.predicting import run
+from tests.inference.test_predict_failures import fails
+from tests.utils import flip_byte
+
+
+def report(pred: int) -> dict[str, Any]:
+    return {"probs": [1.0 - pred, float(pred)], "pred": pred, "num_classes": 2}
+
+
+def add(folder: Path, case: str, pred: int) -> None:
+    (folder / f"{case}_classification.json").write_text(json.dumps(report(pred)))
+
+
+def table(folder: Path) -> list[list[str]]:
+    return list(csv.reader((folder / "subtype_results.csv").open()))[1:]
+
+
+def test_file_of_another_name_is_left_out_and_named(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(images, folder)
+    shutil.copyfile(folder / "new_000_0000.nii.gz", folder / "new_000_seg.nii.gz")
+    run(folder, tmp_path / "out", "--disable_tta")
+    said = capsys.readouterr()
+    assert "3 cases in" in said.out and "Left out of" in said.err and "new_000_seg.nii.gz" in said.err
+    assert not (tmp_path / "out" / "new_000_seg.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [
+        (".npz", lambda path: flip_byte(path, 0.3)),
+        (".npz", lambda path: path.write_bytes(path.read_bytes()[:200] + b"\xff" * 400 + path.read_bytes()[600:])),
+        ("_classification.json", lambda path: path.write_text("null")),
+        ("_classification.json", lambda path: path.write_text("[1]")),
+    ],
+    ids=["one byte", "run of bytes", "null", "list"],
+)
+def test_damaged_result_is_predicted_again(
+    ending: str, damage: Any, model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--disable_tta", "--save_probabilities")
+    run(images, tmp_path, *flags)
+    damage(tmp_path / f"new_001{ending}")
+    capsys.readouterr()
+    run(images, tmp_path, *flags, "--continue_prediction")
+    assert "1 to predict" in capsys.readouterr().out
+
+
+def test_cascade_is_refused_before_any_case(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = json.loads((model / "plans.json").read_text())
+    configuration = model.name.split("__")[-1]
+    plans["configurations"][configuration]["previous_stage"] = "3d_lowres"
+    (model / "plans.json").write_text(json.dumps(plans))
+    message = fails(capsys, images, tmp_path / "out")
+    assert "a cascade after 3d_lowres" in message and "-prev_stage_predictions" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_table_holds_a_case_that_another_part_finishes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(tmp_path, "a", 0)
+    write = export._write_csv
+
+    def late(*args: Any) -> None:
+        add(tmp_path, "b", 1)
+        write(*args)
+
+    monkeypatch.setattr(export, "_write_csv", late)
+    write_class_tables(tmp_path, ["a", "b", "c"], ".nii.gz")
+    assert table(tmp_path) == [["a.nii.gz", "0"], ["b.nii.gz", "1"]]
+
+
+def test_case_that_vanishes_while_the_table_is_made_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for case in "ab":
+        add(tmp_path, case, 0)
+    write = export._write_csv
+
+    def removing(*args: Any) -> None:
+        (tmp_path / "b_classification.json").unlink(missing_ok=True)
+        write(*args)
+
+    monkeypatch.setattr(export, "_write_csv", removing)
+    write_class_tables(tmp_path, ["a", "b"], ".nii.gz")
+    assert table(tmp_path) == [["a.nii.gz", "0"]]
+
+
+def test_leftovers_of_another_case_with_the_same_beginning_stay(tmp_path: Path) -> None:
+    for name in (".a.12.partial", ".a.b.12.partial", ".[x].3.partial"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path, ["a", "[x]"])
+    assert [path.name for path in tmp_path.iterdir()] == [".a.b.12.partial"]
