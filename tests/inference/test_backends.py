@@ -13,7 +13,12 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.inference import backends
 from nnunet_3dct.inference.backends import openvino_backend
-from nnunet_3dct.inference.backends.openvino_backend import OpenVINOBackend, cache_folder, openvino_precision
+from nnunet_3dct.inference.backends.openvino_backend import (
+    OpenVINOBackend,
+    cache_folder,
+    openvino_precision,
+    precise_instance_norms,
+)
 from nnunet_3dct.inference.backends.torch_backend import TorchBackend, torch_precision
 from nnunet_3dct.networks.heads import ClassificationHead, UNetFeatures, head_names
 from nnunet_3dct.networks.heads.simple import SimpleHead
@@ -229,3 +234,26 @@ def test_precision_that_is_not_there_is_refused() -> None:
     with pytest.raises(SettingsError, match="--precision fp16"):
         torch_precision("fp16", CPU)
     assert torch_precision("auto", CUDA) == "fp16" and torch_precision("auto", CPU) == "f32"
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 40, 128, 144), (1, 8, 640, 960), (1, 8, 33, 125, 131)])
+def test_instance_norm_over_many_voxels_keeps_the_precision_of_f32(shape: tuple[int, ...]) -> None:
+    import openvino
+
+    norm = (torch.nn.InstanceNorm3d if len(shape) == 5 else torch.nn.InstanceNorm2d)(8, affine=True).eval()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    model = precise_instance_norms(openvino.convert_model(torch.jit.trace(norm, x), input=list(shape)))
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = torch.from_numpy(openvino.Core().compile_model(model, "CPU", settings)([x.numpy()])[0])
+    odd = shape[-1] % 2
+    assert (found - norm.double()(x.double())).abs().max() < (1e-3 if odd else 5e-6)
+
+
+def test_norms_of_the_head_and_of_few_voxels_are_left_alone() -> None:
+    import openvino
+
+    net = torch.nn.Sequential(torch.nn.InstanceNorm3d(4), torch.nn.Flatten(), torch.nn.LayerNorm(4 * 512)).eval()
+    x = torch.randn(1, 4, 8, 8, 8)
+    model = openvino.convert_model(torch.jit.trace(net, x), input=list(x.shape))
+    before = [op.get_type_name() for op in model.get_ops()]
+    assert [op.get_type_name() for op in precise_instance_norms(model).get_ops()] == before

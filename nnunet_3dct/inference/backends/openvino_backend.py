@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import math
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 
 CACHE_VARIABLE = "NNUNET3DCT_CACHE"
 KEPT_MODELS = 20
+LARGE_NORM = 20_000  # voxels
 DAY = 24 * 3600  # seconds
 FORMAT = 1  # of what is cached; raise it when Summarizing changes what it computes
 
@@ -56,6 +59,8 @@ class OpenVINOBackend(Backend):
         self.averages_mirrors = network.cls_head.averages_mirrors
         self._network = Summarizing(network.eval())
         self._model = _converted(core, self._network, window_shape)
+        if self.precision == "f32":
+            self._model = precise_instance_norms(self._model)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp16": "f16"}.get(self.precision, self.precision),
@@ -137,6 +142,52 @@ def _convert(network: Summarizing, window_shape: Sequence[int]) -> Any:
         warnings.simplefilter("ignore")  # tracing takes shapes for constants, which they are here
         traced = torch.jit.trace(network, example, check_trace=False)
         return openvino.convert_model(traced, input=[1, *window_shape])
+
+
+def precise_instance_norms(model: Any) -> Any:
+    """Replace the instance norms over many voxels, whose sums OpenVINO 2026.4 takes one after the other in f32.
+
+    Over a million voxels that leaves a relative error of 1e-4, a thousand times that of a convolution, which decides
+    ties. Here averages over small blocks are averaged; it takes some 4 % more time.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        ``model``.
+    """
+    for node in model.get_ops():
+        if node.get_type_name() == "MVN" and _is_large_instance_norm(node):
+            node.output(0).replace(_normalized(node.input_value(0), node.get_attributes()["eps"]))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _is_large_instance_norm(node: Any) -> bool:
+    axes, shape = node.input_value(1).get_node(), node.get_output_partial_shape(0)
+    settings = node.get_attributes()
+    if shape.is_dynamic or axes.get_type_name() != "Constant" or not settings["normalize_variance"]:
+        return False
+    dims = list(shape.to_shape())
+    over = sorted(int(axis) % len(dims) for axis in axes.get_data().ravel())
+    return over == list(range(2, len(dims))) and math.prod(dims[2:]) >= LARGE_NORM
+
+
+def _normalized(x: Any, eps: float) -> Any:
+    from openvino import opset13 as ops
+
+    dims = list(x.get_partial_shape().to_shape())[2:]
+    # blocks of at most 16x16 in the plane, none that crosses the border
+    block = [1] * (len(dims) - 2) + [math.gcd(size, 16) for size in dims[-2:]]
+    none = [0] * len(dims)
+
+    def mean(values: Any) -> Any:
+        blocks = ops.avg_pool(values, block, none, none, block, exclude_pad=True)
+        return ops.reduce_mean(blocks, np.arange(2, 2 + len(dims)), keep_dims=True)
+
+    centred = ops.subtract(x, mean(x))
+    variance = mean(ops.multiply(centred, centred))
+    return ops.divide(centred, ops.sqrt(ops.add(variance, np.float32(eps)))).output(0)
 
 
 def _logits_only(model: Any) -> Any:
