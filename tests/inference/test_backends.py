@@ -236,7 +236,7 @@ def test_precision_that_is_not_there_is_refused() -> None:
     assert torch_precision("auto", CUDA) == "fp16" and torch_precision("auto", CPU) == "f32"
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 40, 128, 144), (1, 8, 640, 960), (1, 8, 33, 125, 131)])
+@pytest.mark.parametrize("shape", [(1, 8, 40, 128, 144), (1, 8, 640, 960)])
 def test_instance_norm_over_many_voxels_keeps_the_precision_of_f32(shape: tuple[int, ...]) -> None:
     import openvino
 
@@ -245,15 +245,19 @@ def test_instance_norm_over_many_voxels_keeps_the_precision_of_f32(shape: tuple[
     model = precise_instance_norms(openvino.convert_model(torch.jit.trace(norm, x), input=list(shape)))
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     found = torch.from_numpy(openvino.Core().compile_model(model, "CPU", settings)([x.numpy()])[0])
-    odd = shape[-1] % 2
-    assert (found - norm.double()(x.double())).abs().max() < (1e-3 if odd else 5e-6)
+    assert (found - norm.double()(x.double())).abs().max() < 8e-6  # 17e-6 without
 
 
 def test_norms_of_the_head_and_of_few_voxels_are_left_alone() -> None:
-    import openvino
-
     net = torch.nn.Sequential(torch.nn.InstanceNorm3d(4), torch.nn.Flatten(), torch.nn.LayerNorm(4 * 512)).eval()
     x = torch.randn(1, 4, 8, 8, 8)
+    assert_unchanged(net, x)
+    assert_unchanged(torch.nn.InstanceNorm3d(4).eval(), torch.randn(1, 4, 33, 125, 131))  # not to be tiled
+
+
+def assert_unchanged(net: torch.nn.Module, x: torch.Tensor) -> None:
+    import openvino
+
     model = openvino.convert_model(torch.jit.trace(net, x), input=list(x.shape))
     before = [op.get_type_name() for op in model.get_ops()]
     assert [op.get_type_name() for op in precise_instance_norms(model).get_ops()] == before
