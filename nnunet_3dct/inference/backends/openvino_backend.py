@@ -148,8 +148,8 @@ def precise_instance_norms(model: Any) -> Any:
     """Replace the instance norms over many voxels, whose sums OpenVINO 2026.4 takes one after the other in f32.
 
     Over a million voxels that leaves a relative error of 1e-4, a thousand times that of a convolution, which decides
-    ties. Here averages over small blocks are averaged; it takes some 4 % more time. Sizes that are no multiples of eight, which
-    nnU-Net's patches are not where they are large, stay as they are.
+    ties. Here averages over small blocks are averaged; it takes some 4 % more time. Sizes that are no multiples of
+    eight stay as they are; nnU-Net's patches have none where they are large.
 
     Args:
         model: changed in place.
