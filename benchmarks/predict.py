@@ -29,11 +29,12 @@ OURS = {
     "f32": ["--precision", "f32"],
     "default": [],
     "tta flips": ["--tta", "flips"],
+    "tta pair": ["--tta", "pair"],
     "tta none": ["--tta", "none"],
     "fast": ["--fast"],
 }
 RUNS = {
-    "roi": ["f32", "default", "tta flips", "fast"],
+    "roi": ["f32", "default", "tta flips", "tta none", "fast"],
     "ct": ["tta none", "fast"],
     "quick": ["default", "fast"],
 }
@@ -71,7 +72,7 @@ def main() -> None:
         runs = [STOCK, *runs]
     shutil.rmtree(args.work / "converted", ignore_errors=True)
     result = measure(args, images, runs)
-    warm = {} if args.size == "ct" else {"fast": {"tta": "none", "skip_empty": True}, "default": {}}
+    warm = {} if args.size == "ct" else {"fast": {"tta": "pair", "skip_empty": True}, "default": {}}
     result["warm"] = {name: _warm(model, images, args.device, options) for name, options in warm.items()}
     result["agreement"] = compare(args.work / "out", images, truth, runs)
     result["machine"] = machine(args.device)

@@ -34,11 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-f", nargs="+", help="folds to average; default: all that have the checkpoint")
     add("-chk", default="checkpoint_final.pth", help="checkpoint name; default: checkpoint_final.pth")
     add("-step_size", type=float, default=0.5, help="sliding window step, above 0 to 1; default: 0.5")
-    add("--tta", choices=["none", "flips", "full"], help="mirroring at test time: none, each axis alone (half the "
-        "passes), or every combination as in nnU-Net; default: full")  # fmt: skip
+    add("--tta", choices=["none", "pair", "flips", "full"], help="mirroring at test time: none, all axes at once (two "
+        "passes), each axis alone (four), or every combination as in nnU-Net (eight); default: full")  # fmt: skip
     add("--disable_tta", action="store_true", help="the same as --tta none")
     add("--skip_empty", action="store_true", help="leave out windows that show nothing but air")
-    add("--fast", action="store_true", help="--tta none --skip_empty: several times faster, a little less accurate")
+    add("--fast", action="store_true", help="--tta pair --skip_empty: several times faster, a little less accurate")
     add("--backend", default="auto", choices=["auto", "torch", "openvino"],
         help="what runs the network; default: openvino on the CPU where it is installed, else torch")  # fmt: skip
     add("--precision", default="auto", choices=["auto", "f32", "bf16", "fp16"],
@@ -164,7 +164,7 @@ def _resolve_mirroring(args: argparse.Namespace) -> None:
     if args.disable_tta:
         wanted["--disable_tta"] = "none"
     if args.fast:
-        wanted["--fast"] = "none"
+        wanted["--fast"] = "pair"
         args.skip_empty = True
     if len(set(wanted.values())) > 1:
         raise SettingsError(f"--tta: expected one choice, found {' and '.join(wanted)}, which contradict each other.")

@@ -66,7 +66,7 @@ class Predictor:
         folds: to average; None for all that have the checkpoint.
         checkpoint: name inside each fold's folder.
         device: ``auto``, ``cuda``, ``cpu`` or ``mps``.
-        tta: mirroring, ``none``, ``flips`` or ``full``.
+        tta: mirroring, ``none``, ``pair``, ``flips`` or ``full``.
         step_size: share of the patch between windows, above 0 to 1.
         skip_empty: leave out windows that show nothing but air.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.

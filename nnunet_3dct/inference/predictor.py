@@ -51,7 +51,7 @@ class MultiTaskPredictor:
 
     Args:
         device: where the network runs.
-        tta: ``none``, ``flips`` or ``full``, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`.
+        tta: mirroring, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`.
         step_size: share of the patch between windows.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
         skip_empty: leave out windows in which there is nothing but air, see

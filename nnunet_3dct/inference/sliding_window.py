@@ -22,7 +22,7 @@ from nnunet_3dct.target import TargetLabels
 Slices = tuple[slice | int, ...]
 Axes = tuple[int, ...]
 
-MIRRORINGS = ("none", "flips", "full")
+MIRRORINGS = ("none", "pair", "flips", "full")
 
 
 def mirrored_passes(allowed: Sequence[int] | None, tta: str) -> list[Axes]:
@@ -30,9 +30,12 @@ def mirrored_passes(allowed: Sequence[int] | None, tta: str) -> list[Axes]:
 
     Args:
         allowed: axes that training mirrored.
-        tta: ``none``; ``flips``, each axis alone; ``full``, every combination, as in nnU-Net.
+        tta: ``none``; ``pair``, all axes at once; ``flips``, each axis alone; ``full``, every combination, as in
+            nnU-Net.
     """
     axes = tuple(allowed or ())
+    if tta == "pair":
+        return [(), axes] if axes else [()]
     most = {"none": 0, "flips": min(1, len(axes)), "full": len(axes)}[tta]
     return [chosen for count in range(most + 1) for chosen in combinations(axes, count)]
 

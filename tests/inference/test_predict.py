@@ -191,8 +191,8 @@ def test_flags_that_contradict_each_other_are_refused(images: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--fast",), {"tta": "none", "skip_empty": True, "mirror_axes": [], "passes_per_window": 1}),
-        (("--disable_tta", "--tta", "none"), {"tta": "none", "skip_empty": False, "passes_per_window": 1}),
+        (("--fast",), {"tta": "pair", "skip_empty": True, "passes_per_window": 2}),
+        (("--disable_tta", "--tta", "none"), {"tta": "none", "mirror_axes": [], "passes_per_window": 1}),
         (("--tta", "flips"), {"tta": "flips", "mirror_axes": [0, 1, 2], "passes_per_window": 4}),
         (("--backend", "openvino", "--precision", "f32"), {"backend": "openvino", "precision": "f32"}),
     ],

@@ -54,10 +54,13 @@ def image(*shape: int) -> torch.Tensor:
     [
         ((0, 1, 2), "full", 8),
         ((0, 1, 2), "flips", 4),
+        ((0, 1, 2), "pair", 2),
         ((0, 1, 2), "none", 1),
         ((1,), "full", 2),
+        ((1,), "pair", 2),
         (None, "full", 1),
         ((), "flips", 1),
+        ((), "pair", 1),
     ],
 )
 def test_mirrored_passes(allowed: tuple[int, ...] | None, tta: str, passes: int) -> None:
@@ -71,7 +74,7 @@ def assert_same_but_for_corners(found: torch.Tensor, expected: torch.Tensor) -> 
     assert ((found.float() - expected.float()).abs() < 0.01).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("tta", ["none", "flips", "full"])
+@pytest.mark.parametrize("tta", ["none", "pair", "flips", "full"])
 @pytest.mark.parametrize("shape", [(8, 8, 16), (5, 20, 30), (17, 8, 9)])
 def test_logits_find_back_to_their_voxels(tta: str, shape: tuple[int, ...]) -> None:
     data = image(*shape)
