@@ -8,10 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
 
 METRICS_NAME = "classification_metrics.json"
-HEADLINES = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auc_macro")
+HEADLINES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "macro-F1",
+    "f1_weighted": "weighted F1",
+    "cohen_kappa": "Cohen's kappa",
+    "matthews_corrcoef": "Matthews correlation",
+    "auc_macro": "macro AUC",
+    "average_precision_macro": "macro average precision",
+    "brier_score": "Brier score (0 best, 2 worst)",
+    "expected_calibration_error": "expected calibration error",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,44 +40,66 @@ def build_parser() -> argparse.ArgumentParser:
         help="resamples for the intervals, 0 for none. Default: %(default)s",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples. Default: %(default)s")
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="a second folder with predictions of the same "
+                        "cases: paired differences with intervals, McNemar's test")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON instead of tables")
     return parser
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
-    """Lay out headline numbers with intervals, each class, the confusion matrix and the warnings."""
+    """Lay out the numbers with intervals, each class, the confusion matrix, the comparison and the warnings."""
     names = metrics["class_names"]
-    intervals = metrics["confidence_intervals"] or {}
-    width = max(len("balanced accuracy"), *(len(name) for name in names))
-    lines = [f"{metrics['n_samples']} cases, from {metrics['source']}"]
-
-    lines += ["", f"{'':{width}}  value" + ("   95 % interval" if intervals else "")]
-    for key in HEADLINES:
-        line = f"{key.replace('_', ' '):{width}}  {_number(metrics[key])}"
-        if key in intervals:
-            low, high = intervals[key]
-            line += f"   {low:.3f} to {high:.3f}"
-        lines.append(line)
-
-    lines += ["", f"{'class':{width}}     F1   precision   recall   cases"]
-    for k, name in enumerate(names):
-        f1, precision, recall = (_number(metrics[f"{key}_per_class"][k]) for key in ("f1", "precision", "recall"))
-        lines.append(f"{name:{width}}  {f1}       {precision}    {recall}   {sum(metrics['confusion_matrix'][k]):5}")
-
-    cell = max(5, *(len(name) for name in names))
-    lines += [
-        "",
-        f"{'truth (rows), predicted':{max(width, 23)}}  " + "  ".join(f"{name:>{cell}}" for name in names),
+    parts = [f"{metrics['n_samples']} cases, from {metrics['source']}", _overall(metrics)]
+    kinds = {"F1": "f1", "precision": "precision", "recall": "recall", "AUC": "auc", "AP": "average_precision"}
+    rows = [
+        [name, *(_of_class(metrics, f"{key}_per_class", k) for k in range(len(names)))] for name, key in kinds.items()
     ]
-    for name, row in zip(names, metrics["confusion_matrix"], strict=True):
-        lines.append(f"{name:{max(width, 23)}}  " + "  ".join(f"{count:{cell}}" for count in row))
+    rows.append(["cases", *(str(sum(row)) for row in metrics["confusion_matrix"])])
+    parts.append(table(["one against the rest", *names], rows))
+    matrix = [[name, *map(str, row)] for name, row in zip(names, metrics["confusion_matrix"], strict=True)]
+    parts.append(table(["true class, predicted", *names], matrix))
+    if "comparison" in metrics:
+        parts.append(format_comparison(metrics["comparison"]))
+    notes = _notes(metrics)
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
-    if metrics["calibration"]:
-        brier, ece = (
-            metrics["calibration"]["brier_score"],
-            metrics["calibration"]["expected_calibration_error"],
-        )
-        lines += ["", f"Brier score {brier:.3f} (0 best, 2 worst), expected calibration error {ece:.3f}"]
-    return "\n".join([*lines, *_notes(metrics)])
+
+def _overall(metrics: dict[str, Any]) -> str:
+    intervals = metrics["confidence_intervals"] or {}
+    rows = []
+    for key, name in HEADLINES.items():
+        row = [name, number(metrics[key])]
+        if intervals:
+            row.append("{:.3f} to {:.3f}".format(*intervals[key]) if key in intervals else "-")
+        rows.append(row)
+    return table(["", "value", *(["95 % interval"] if intervals else [])], rows)
+
+
+def _of_class(metrics: dict[str, Any], key: str, k: int) -> str:
+    """Value of a class with its interval."""
+    values = metrics[key]
+    text = number(values[k] if values else None)
+    intervals = (metrics["confidence_intervals_per_class"] or {}).get(key)
+    if intervals and intervals[k]:
+        text += " ({:.2f}-{:.2f})".format(*intervals[k])
+    return text
+
+
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """Lay out a paired comparison of two folders."""
+    rows = []
+    for key, found in comparison["metrics"].items():
+        row = [HEADLINES[key], number(found["first"]), number(found["second"]), f"{found['difference']:+.3f}"]
+        rows.append([*row, "{:+.3f} to {:+.3f}".format(*found["interval"]) if found["interval"] else "-"])
+    test = comparison["mcnemar"]
+    return "\n".join(
+        [
+            f"first: {comparison['first']}, second: {comparison['second']}",
+            table(["", "first", "second", "first - second", "95 % interval"], rows),
+            f"only the first is right in {test['only_first_correct']} cases, only the second in "
+            f"{test['only_second_correct']}; McNemar's exact test for equal accuracy: p = {test['p_value']:.3g}",
+        ]
+    )
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
@@ -75,14 +109,10 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     excluded = metrics["excluded_unknown_label"]
     if excluded:
         notes.append(f"note: left out, label -1 (unknown): {len(excluded)} ({listing(excluded)})")
-    if metrics["n_labels_without_prediction"]:
-        notes.append(f"note: cases of the labels file without a prediction: {metrics['n_labels_without_prediction']}")
-    notes += [f"warning: {warning}" for warning in metrics["warnings"]]
-    return ["", *notes] if notes else []
-
-
-def _number(value: float | None) -> str:
-    return "    -" if value is None else f"{value:.3f}"
+    missing = metrics["labels_without_prediction"]
+    if missing:
+        notes.append(f"note: cases of the labels file without a prediction: {len(missing)} ({listing(missing, 3)})")
+    return notes + [f"warning: {warning}" for warning in metrics["warnings"]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,18 +120,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     # imported here so that --help does not wait for scikit-learn
     from nnunet_3dct.evaluation.classification import evaluate_classification
-    from nnunet_3dct.files import write_json
+    from nnunet_3dct.evaluation.comparison import compare_classifications
+    from nnunet_3dct.files import to_json, write_json
 
     output = args.o or args.pred_folder / METRICS_NAME
+    options = {"resamples": args.bootstrap, "seed": args.seed}
     try:
-        metrics = evaluate_classification(
-            args.pred_folder, args.labels, args.class_names, resamples=args.bootstrap, seed=args.seed
-        )
+        metrics = evaluate_classification(args.pred_folder, args.labels, args.class_names, **options)
+        if args.compare:
+            metrics["comparison"] = compare_classifications(
+                args.pred_folder, args.compare, args.labels, args.class_names, **options
+            )
         write_json(metrics, output)
     except NNUNet3DCTError as error:
         advice = " Give another file with -o." if isinstance(error, OutputError) else ""
         print(f"error: {error}{advice}", file=sys.stderr)
         sys.exit(1)
+    if args.json:
+        print(to_json(metrics))
+        return
     print(format_metrics(metrics))
     print(f"\nwritten to {output}")
 

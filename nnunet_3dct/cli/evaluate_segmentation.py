@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunet_3dct.cli.tables import table
+from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
 
 METRICS_NAME = "segmentation_metrics.json"
@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="number of cases compared at the same time. Default: %(default)s",
     )
     parser.add_argument("--chill", action="store_true", help="accept references that have no prediction")
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="a second folder with predictions of the same "
+                        "cases: paired differences of Dice with intervals, Wilcoxon's test")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON instead of tables")
     return parser
 
@@ -52,16 +54,16 @@ def format_metrics(result: dict[str, Any]) -> str:
             [
                 name,
                 _with_interval(found["Dice"], 3),
-                _number(found["IoU"]["mean"], 3),
+                number(found["IoU"]["mean"], 3),
                 _with_interval(found["NSD"], 3),
                 _with_interval(found["HD95"], 1),
-                _number(found["volume_error_ml"]["mean"], 2, "+"),
-                _number(found["volume_error_percent"]["median"], 1, "+"),
+                number(found["volume_error_ml"]["mean"], 2, "+"),
+                number(found["volume_error_percent"]["median"], 1, "+"),
             ]
         )
         counts = found["lesions"]
         lesions.append([name, *(str(counts[f"lesions_{key}"]) for key in ("reference", "found", "missed", "false"))])
-        lesions[-1] += [_number(counts["sensitivity"], 3), _number(counts["precision"], 3)]
+        lesions[-1] += [number(counts["sensitivity"], 3), number(counts["precision"], 3)]
         for key, words in (
             ("empty_in_both", "empty in both, no Dice"),
             ("empty_prediction", "nothing predicted, Dice 0, no HD95"),
@@ -79,17 +81,30 @@ def format_metrics(result: dict[str, Any]) -> str:
         f"{result['n_cases']} cases",
         table(header, rows),
         table(["connected parts", "all", "found", "missed", "false", "sensitivity", "precision"], lesions),
+        *([format_comparison(result["comparison"])] if "comparison" in result else []),
         *(["\n".join(notes)] if notes else []),
     ]
     return "\n\n".join(parts)
 
 
-def _number(value: float | None, digits: int, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """Lay out a paired comparison of two folders."""
+    rows = []
+    for name, found in comparison["structures"].items():
+        dice = found["Dice"]
+        if dice is None:
+            rows.append([name, *["-"] * 5, "0"])
+            continue
+        row = [name, number(dice["first"]), number(dice["second"]), number(dice["difference"], 4, "+")]
+        row.append("{:+.4f} to {:+.4f}".format(*dice["interval"]) if dice["interval"] else "-")
+        p_value = dice["wilcoxon_p_value"]
+        rows.append([*row, "-" if p_value is None else f"{p_value:.3g}", str(found["n"])])
+    header = ["mean Dice", "first", "second", "first - second", "95 % interval", "Wilcoxon p", "cases"]
+    return f"first: {comparison['first']}, second: {comparison['second']}\n{table(header, rows)}"
 
 
 def _with_interval(statistics: dict[str, Any], digits: int) -> str:
-    text = _number(statistics["mean"], digits)
+    text = number(statistics["mean"], digits)
     if statistics["mean_interval"]:
         low, high = statistics["mean_interval"]
         text += f" ({low:.{digits}f}-{high:.{digits}f})"
@@ -100,20 +115,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, write metrics and table, print them; exit with code 1 and one message if that is impossible."""
     args = build_parser().parse_args(argv)
     # imported here so that --help does not wait for nnU-Net and torch
+    from nnunet_3dct.evaluation.comparison import compare_segmentations
     from nnunet_3dct.evaluation.segmentation import evaluate_segmentation, to_csv
     from nnunet_3dct.files import to_json, write_json, write_text
 
     output = args.o or args.pred_folder / METRICS_NAME
-    try:
-        result = evaluate_segmentation(
+
+    def evaluate(folder: Path) -> dict[str, Any]:
+        return evaluate_segmentation(
             args.gt_folder,
-            args.pred_folder,
+            folder,
             args.djfile,
             tolerance=args.tolerance,
             lesion_overlap=args.lesion_overlap,
             num_processes=args.np,
             chill=args.chill,
         )
+
+    try:
+        result = evaluate(args.pred_folder)
+        if args.compare:
+            compared = compare_segmentations(result, evaluate(args.compare))
+            result["comparison"] = {"first": str(args.pred_folder), "second": str(args.compare), **compared}
         write_json(result, output)
         write_text(to_csv(result), output.with_suffix(".csv"))
     except NNUNet3DCTError as error:

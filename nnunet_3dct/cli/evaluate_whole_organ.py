@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
 
 SUMMARY_NAME = "whole_pancreas_summary.json"
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="number of cases compared at the same time. Default: %(default)s",
     )
     parser.add_argument("--chill", action="store_true", help="accept references that have no prediction")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
     return parser
 
 
@@ -47,21 +49,21 @@ def format_summary(summary: dict[str, Any]) -> str:
         key=lambda c: c[1]["Dice"],
     )
     labels = ", ".join(map(str, summary["labels"]["foreground"]))
-    lines = [f"Whole organ (labels {labels}), {summary['n_cases']} cases"]
+    parts = [f"Whole organ (labels {labels}), {summary['n_cases']} cases"]
     if defined:
-        lines += ["", "          Dice     IoU"]
-        for name, statistic in (
-            ("mean", np.mean),
-            ("median", np.median),
-            ("lowest", np.min),
-            ("highest", np.max),
-        ):
-            dice, iou = (statistic([metrics[key] for _, metrics in defined]) for key in ("Dice", "IoU"))
-            lines.append(f"{name:8}{dice:6.4f}  {iou:6.4f}")
-        shown = defined[:LOWEST_SHOWN]
-        width = max(len("lowest Dice"), *(len(name) for name, _ in shown))
-        lines += ["", f"{'lowest Dice':{width}}    Dice  voxels predicted  in reference"]
-        lines += [f"{n:{width}}  {m['Dice']:6.4f}  {m['n_pred']:16}  {m['n_ref']:12}" for n, m in shown]
+        statistics: dict[str, Callable[[list[float]], Any]] = {
+            "mean": np.mean,
+            "median": np.median,
+            "lowest": np.min,
+            "highest": np.max,
+        }
+        rows = [
+            [name, *(number(statistic([metrics[key] for _, metrics in defined]), 4) for key in ("Dice", "IoU"))]
+            for name, statistic in statistics.items()
+        ]
+        parts.append(table(["", "Dice", "IoU"], rows))
+        rows = [[n, number(m["Dice"], 4), str(m["n_pred"]), str(m["n_ref"])] for n, m in defined[:LOWEST_SHOWN]]
+        parts.append(table(["lowest Dice", "Dice", "voxels predicted", "in reference"], rows))
     notes = []
     if summary["empty_in_both"]["count"]:
         notes.append(f"empty in both, without a Dice: {listing(summary['empty_in_both']['cases'])}")
@@ -70,7 +72,9 @@ def format_summary(summary: dict[str, Any]) -> str:
         notes.append(f"{len(missing)} references without a prediction left out: {listing(missing, 3)}")
     if summary["rounded_to_whole_labels"]:
         notes.append(f"values rounded to whole labels: {listing(summary['rounded_to_whole_labels'], 3)}")
-    return "\n".join([*lines, *([""] if notes else []), *(f"note: {note}" for note in notes)])
+    if notes:
+        parts.append("\n".join(f"note: {note}" for note in notes))
+    return "\n\n".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     # imported here so that --help does not wait for nnU-Net and torch
     from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ
-    from nnunet_3dct.files import write_json
+    from nnunet_3dct.files import to_json, write_json
 
     output = args.o or args.pred_folder / SUMMARY_NAME
     try:
@@ -90,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         advice = " Give another file with -o." if isinstance(error, OutputError) else ""
         print(f"error: {error}{advice}", file=sys.stderr)
         sys.exit(1)
+    if args.json:
+        print(to_json(summary))
+        return
     print(format_summary(summary))
     print(f"\nwritten to {output}")
 

@@ -28,3 +28,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     with console.capture() as captured:
         console.print(made)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    """``value`` with ``digits`` decimals, a dash for None."""
+    return "-" if value is None else f"{value:{sign}.{digits}f}"

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnunet_3dct.evaluation.calibration import BINS, brier_terms, confidence_bins
+
 Intervals = dict[str, tuple[float, float]]
+PER_CLASS = "_per_class"
 
 
 def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -31,7 +34,11 @@ def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def resampled_metrics(
-    counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None
+    counts: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray | None,
+    num_classes: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute every metric on every resample.
 
@@ -39,30 +46,75 @@ def resampled_metrics(
         counts: result of :func:`draw_counts`, ``(R, N)``; each class of ``truth`` is drawn at least once.
         truth: true classes ``(N,)``, 0-based.
         predicted: predicted classes ``(N,)``, 0-based.
-        probabilities: class probabilities ``(N, C)``, or None, which leaves ``auc_macro`` out. It is left out
-            too when ``truth`` holds a single class.
+        probabilities: class probabilities ``(N, C)``, or None, which leaves out what needs them.
+        num_classes: C; None for the highest class that occurs.
 
     Returns:
-        ``accuracy``, ``balanced_accuracy``, ``f1_macro``, ``f1_weighted`` and ``auc_macro``, each ``(R,)``,
-        defined as in scikit-learn and averaged over the classes that occur in ``truth``.
+        The metrics of :func:`~nnunet_3dct.evaluation.classification.class_metrics` under their names, each ``(R,)``,
+        those that end in ``_per_class`` ``(R, C)`` with NaN for classes that ``truth`` lacks. Where ``truth`` holds a
+        single class, what compares two is left out.
     """
-    size = int(max(truth.max(), predicted.max())) + 1
+    size = num_classes or int(max(truth.max(), predicted.max())) + 1
     cells = np.eye(size * size)[truth * size + predicted]  # (N, C*C): the cell of the confusion matrix of a case
     confusion = (counts @ cells).reshape(len(counts), size, size)
-    present = np.unique(truth)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)[:, present]
-    support = confusion.sum(axis=2)[:, present]
-    called = confusion.sum(axis=1)[:, present]
-    f1 = 2 * hits / (support + called)
-    metrics = {
-        "accuracy": np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2)),
-        "balanced_accuracy": (hits / support).mean(axis=1),
-        "f1_macro": f1.mean(axis=1),
-        "f1_weighted": (f1 * support).sum(axis=1) / support.sum(axis=1),
+    metrics = confusion_metrics(confusion, np.unique(truth))
+    if probabilities is not None:
+        metrics |= _probability_metrics(counts, truth, probabilities)
+    return metrics
+
+
+def confusion_metrics(confusion: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute what follows from confusion matrices alone.
+
+    Args:
+        confusion: ``(R, C, C)``, rows truth.
+        present: classes that the truth holds.
+
+    Returns:
+        As :func:`resampled_metrics`. Matthews' coefficient is 0 where all predictions are of one class.
+    """
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    support, called = confusion.sum(axis=2), confusion.sum(axis=1)
+    total = support.sum(axis=1)
+    weights = support / total[:, None]
+    per_class = {
+        "precision": np.divide(hits, called, out=np.zeros_like(hits), where=called > 0),
+        "recall": np.divide(hits, support, out=np.zeros_like(hits), where=support > 0),
+        "f1": np.divide(2 * hits, support + called, out=np.zeros_like(hits), where=support + called > 0),
     }
-    if probabilities is not None and len(present) > 1:
-        per_class = [resampled_auc(counts, truth == label, probabilities[:, label]) for label in present]
-        metrics["auc_macro"] = np.mean(per_class, axis=0)
+    accuracy = hits.sum(axis=1) / total
+    metrics = {"accuracy": accuracy, "balanced_accuracy": per_class["recall"][:, present].mean(axis=1)}
+    for name, values in per_class.items():
+        metrics[f"{name}_macro"] = values[:, present].mean(axis=1)
+        metrics[f"{name}_micro"] = accuracy
+        metrics[f"{name}_weighted"] = (values * weights).sum(axis=1)
+        metrics[name + PER_CLASS] = _only(present, values)
+    if len(present) > 1:
+        chance = (support * called).sum(axis=1) / total**2
+        metrics["cohen_kappa"] = (accuracy - chance) / (1 - chance)
+        spread = (1 - (weights**2).sum(axis=1)) * (1 - ((called / total[:, None]) ** 2).sum(axis=1))
+        found = np.divide(accuracy - chance, np.sqrt(spread), out=np.zeros_like(accuracy), where=spread > 1e-12)
+        metrics["matthews_corrcoef"] = found
+    return metrics
+
+
+def _probability_metrics(counts: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    number = len(truth)
+    bins, gaps = confidence_bins(truth, probabilities)
+    metrics = {
+        "brier_score": counts @ brier_terms(truth, probabilities) / number,
+        "expected_calibration_error": np.abs(counts @ (np.eye(BINS)[bins] * gaps[:, None])).sum(axis=1) / number,
+    }
+    present, sizes = np.unique(truth, return_counts=True)
+    if len(present) == 1:
+        return metrics
+    for name, area in (("auc", resampled_auc), ("average_precision", resampled_average_precision)):
+        per_class = np.full((len(counts), probabilities.shape[1]), np.nan)
+        for label in present:
+            per_class[:, label] = area(counts, truth == label, probabilities[:, label])
+        metrics[f"{name}_macro"] = per_class[:, present].mean(axis=1)
+        metrics[f"{name}_weighted"] = per_class[:, present] @ (sizes / number)
+        metrics[name + PER_CLASS] = per_class
     return metrics
 
 
@@ -80,13 +132,45 @@ def resampled_auc(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -
     Returns:
         ``(R,)`` areas.
     """
+    positives, negatives = _by_score(counts, positive, score)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def resampled_average_precision(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Compute the average precision on every resample: the mean precision at the score of each positive case.
+
+    Arguments and result as in :func:`resampled_auc`; cases of equal score are called positive together, as in
+    scikit-learn.
+    """
+    positives, negatives = (drawn[:, ::-1] for drawn in _by_score(counts, positive, score))
+    hits = np.cumsum(positives, axis=1)
+    called = hits + np.cumsum(negatives, axis=1)
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    return (positives * precision).sum(axis=1) / positives.sum(axis=1)
+
+
+def _by_score(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drawn positive and negative cases of each distinct score, from low to high, ``(R, S)`` each."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # first case of each distinct score
     drawn = counts[:, order]
-    positives = np.add.reduceat(drawn * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(drawn * ~positive[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    return (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+    return (
+        np.add.reduceat(drawn * positive[order], starts, axis=1),
+        np.add.reduceat(drawn * ~positive[order], starts, axis=1),
+    )
+
+
+def _only(present: np.ndarray, values: np.ndarray) -> np.ndarray:
+    found = np.full_like(values, np.nan)
+    found[:, present] = values[:, present]
+    return found
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """``(low, high)`` of resampled values ``(R,)``."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def confidence_intervals(
@@ -98,15 +182,19 @@ def confidence_intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> Intervals:
-    """Return the percentile interval of each metric of :func:`resampled_metrics` as ``(low, high)``.
+    """Return the percentile interval of each metric of :func:`resampled_metrics` that is one number.
 
     What is drawn are the cases, so the interval tells how far the number would move with other cases of the
     same kind; it says nothing about training the network again.
     """
     metrics = resampled_metrics(draw_counts(truth, resamples, seed), truth, predicted, probabilities)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    intervals = {}
-    for name, values in metrics.items():
-        low, high = np.quantile(values, tails)
-        intervals[name] = (float(low), float(high))
-    return intervals
+    return {name: percentile_interval(values, level) for name, values in metrics.items() if values.ndim == 1}
+
+
+def class_intervals(metrics: dict[str, np.ndarray], level: float = 0.95) -> dict[str, list[tuple[float, float] | None]]:
+    """Return the interval of each ``_per_class`` metric of :func:`resampled_metrics`, None for absent classes."""
+    return {
+        name: [None if np.isnan(column).any() else percentile_interval(column, level) for column in values.T]
+        for name, values in metrics.items()
+        if name.endswith(PER_CLASS)
+    }

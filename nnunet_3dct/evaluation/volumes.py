@@ -65,8 +65,9 @@ class Pair:
 
     def compute_metrics(self, regions: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         """Return what nnU-Net's ``compute_metrics`` finds, each region a tuple of labels."""
-        volumes = {str(self.reference_file): self.reference, str(self.prediction_file): self.prediction}
-        return compute_metrics(*volumes, _Loaded(volumes), list(regions), self.ignore)
+        reference, prediction = str(self.reference_file), str(self.prediction_file)
+        reader = _Loaded({reference: self.reference, prediction: self.prediction})
+        return compute_metrics(reference, prediction, reader, list(regions), self.ignore)
 
 
 class _Loaded:

@@ -12,7 +12,7 @@ import torch
 from nnunet_3dct.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.evaluation.bootstrap import confidence_intervals
-from nnunet_3dct.evaluation.classification import class_metrics
+from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.probe.classifiers import NAMES, fit_and_predict
 from nnunet_3dct.probe.features import CaseFeatures, FeatureExtractor
 

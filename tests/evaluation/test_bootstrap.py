@@ -7,8 +7,9 @@ import pytest
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.evaluate_classification import main
-from nnunet_3dct.evaluation.bootstrap import confidence_intervals, draw_counts, resampled_metrics
-from nnunet_3dct.evaluation.classification import class_metrics
+from nnunet_3dct.evaluation.bootstrap import class_intervals, confidence_intervals, draw_counts, resampled_metrics
+from nnunet_3dct.evaluation.class_metrics import class_metrics
+from nnunet_3dct.evaluation.classification import evaluate_classification
 from tests.evaluation.predictions import (
     NAMES,
     SEED_CONFUSION,
@@ -18,28 +19,69 @@ from tests.evaluation.predictions import (
 )
 
 
+def probabilities_with_ties(predicted: np.ndarray) -> np.ndarray:
+    rows = probabilities_for(predicted).round(1) + 1e-3
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
 def test_resampled_metrics_equal_scikit_learn_on_the_same_resample():
     truth, predicted = expand(SEED_CONFUSION)
-    rows = probabilities_for(predicted).round(1) + 1e-3  # rounding makes ties
-    rows /= rows.sum(axis=1, keepdims=True)
+    rows = probabilities_with_ties(predicted)
     counts = draw_counts(truth, 50, seed=3)
     values = resampled_metrics(counts, truth, predicted, rows)
     for i, count in enumerate(counts.astype(int)):
         drawn = np.repeat(np.arange(len(truth)), count)
-        t, p = truth[drawn], predicted[drawn]
-        assert values["accuracy"][i] == pytest.approx(sk.accuracy_score(t, p))
-        assert values["balanced_accuracy"][i] == pytest.approx(sk.balanced_accuracy_score(t, p))
-        assert values["f1_macro"][i] == pytest.approx(sk.f1_score(t, p, average="macro"))
-        assert values["f1_weighted"][i] == pytest.approx(sk.f1_score(t, p, average="weighted"))
-        assert values["auc_macro"][i] == pytest.approx(sk.roc_auc_score(t, rows[drawn], multi_class="ovr"))
+        t, p, one_hot = truth[drawn], predicted[drawn], np.eye(3)[truth[drawn]]
+        expected = {
+            "accuracy": sk.accuracy_score(t, p),
+            "balanced_accuracy": sk.balanced_accuracy_score(t, p),
+            "cohen_kappa": sk.cohen_kappa_score(t, p),
+            "matthews_corrcoef": sk.matthews_corrcoef(t, p),
+            "auc_macro": sk.roc_auc_score(t, rows[drawn], multi_class="ovr"),
+            "auc_per_class": sk.roc_auc_score(one_hot, rows[drawn], average=None),
+            "average_precision_macro": sk.average_precision_score(one_hot, rows[drawn]),
+            "average_precision_weighted": sk.average_precision_score(one_hot, rows[drawn], average="weighted"),
+            "brier_score": 3 * sk.mean_squared_error(one_hot, rows[drawn]),
+            "f1_per_class": sk.f1_score(t, p, average=None, zero_division=0),
+            "precision_weighted": sk.precision_score(t, p, average="weighted", zero_division=0),
+            "recall_macro": sk.recall_score(t, p, average="macro"),
+            "f1_macro": sk.f1_score(t, p, average="macro"),
+            "f1_weighted": sk.f1_score(t, p, average="weighted"),
+        }
+        for name, value in expected.items():
+            assert values[name][i] == pytest.approx(value), name
 
 
-def test_metrics_of_the_unresampled_cases_are_the_point_metrics(seed_run):
-    truth, predicted = expand(SEED_CONFUSION)
-    rows = probabilities_for(predicted)
+TWO_CLASSES, ONE_CLASS = [[5, 1, 1], [2, 6, 0], [0, 0, 0]], [[3, 0, 2], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("confusion", [SEED_CONFUSION, TWO_CLASSES, ONE_CLASS])
+def test_metrics_of_the_unresampled_cases_are_the_point_metrics(confusion):
+    truth, predicted = expand(confusion)
+    rows = probabilities_with_ties(predicted)
     point = class_metrics(truth, predicted, rows, NAMES)
-    for name, value in resampled_metrics(np.ones((1, 36)), truth, predicted, rows).items():
-        assert value[0] == pytest.approx(point[name])
+    found = resampled_metrics(np.ones((1, len(truth))), truth, predicted, rows)
+    assert {"auc_macro", "cohen_kappa"} <= set(found) or len(set(truth)) == 1
+    for name, values in found.items():
+        expected = [np.nan if v is None else v for v in np.atleast_1d(np.array(point[name], dtype=object))]
+        assert values[0] == pytest.approx(np.array(expected, dtype=float).squeeze(), nan_ok=True), name
+
+
+def test_every_number_has_an_interval_that_holds_it(seed_run):
+    result = evaluate_classification(*seed_run, NAMES)
+    for name in ("accuracy", "cohen_kappa", "matthews_corrcoef", "average_precision_macro", "brier_score", "auc_macro"):
+        low, high = result["confidence_intervals"][name]
+        assert low < result[name] < high, name
+    for name in ("auc_per_class", "f1_per_class", "recall_per_class"):
+        for value, (low, high) in zip(result[name], result["confidence_intervals_per_class"][name], strict=True):
+            assert low < value < high, name
+
+
+def test_a_class_without_a_case_has_no_interval():
+    truth, predicted = expand(TWO_CLASSES)
+    values = resampled_metrics(draw_counts(truth, 20, 0), truth, predicted, probabilities_for(predicted))
+    for name, intervals in class_intervals(values).items():
+        assert [interval is None for interval in intervals] == [False, False, True], name
 
 
 def test_resamples_keep_the_class_sizes_and_depend_on_the_seed_only():

@@ -9,7 +9,9 @@ import pytest
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.evaluate_classification import main
-from nnunet_3dct.evaluation.classification import calibration, class_metrics, evaluate_classification
+from nnunet_3dct.evaluation.calibration import calibration
+from nnunet_3dct.evaluation.class_metrics import class_metrics
+from nnunet_3dct.evaluation.classification import evaluate_classification
 from tests.evaluation.predictions import (
     NAMES,
     SEED_CONFUSION,

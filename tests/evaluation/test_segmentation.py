@@ -215,6 +215,15 @@ def test_json_flag_prints_the_file(folders, capsys):
     assert json.loads(capsys.readouterr().out) == json.loads((predictions / "segmentation_metrics.json").read_text())
 
 
+def test_two_folders_are_compared(folders, capsys, tmp_path):
+    references, predictions, dataset_json = folders
+    main([str(references), str(predictions), "-djfile", str(dataset_json), "--compare", str(references)])
+    found = json.loads((predictions / "segmentation_metrics.json").read_text())
+    dice = found["comparison"]["structures"]["lesion"]["Dice"]
+    assert dice["second"] == 1 and dice["first"] == found["structures"]["lesion"]["Dice"]["mean"]
+    assert f"{dice['difference']:+.4f}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

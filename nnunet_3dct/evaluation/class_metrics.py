@@ -1,0 +1,111 @@
+"""Class metrics from true classes, predicted classes and probabilities.
+
+Point metrics are scikit-learn's. Averages run over the classes that occur in the truth: a class without a
+case has no recall, so its own entries are None and it is listed under ``classes_absent_from_truth``. Where all cases
+are of one class, what compares two (AUC, average precision, kappa, Matthews) is None, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    classification_report,
+    cohen_kappa_score,
+    confusion_matrix,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from nnunet_3dct.evaluation.bootstrap import PER_CLASS
+from nnunet_3dct.evaluation.calibration import calibration
+
+
+def class_metrics(
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray | None, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Compute accuracy, F1, precision, recall, kappa, Matthews' coefficient, AUC, average precision and calibration.
+
+    ``*_macro`` and ``balanced_accuracy`` average over the classes present in ``truth``, ``*_weighted`` by
+    their numbers of cases, ``*_micro`` counts all cases. A class that is never predicted has precision 0. AUC and
+    average precision are one against the rest for each present class, then averaged.
+
+    Args:
+        truth: true classes ``(N,)``, 0-based.
+        predicted: predicted classes ``(N,)``.
+        probabilities: ``(N, C)``, or None: AUC and calibration are None then.
+        class_names: C names.
+    """
+    everything = list(range(len(class_names)))
+    present = [int(k) for k in np.unique(truth)]
+    absent = [k for k in everything if k not in present]
+    metrics: dict[str, Any] = {
+        "accuracy": accuracy_score(truth, predicted),
+        **_ranking(truth, probabilities, class_names),
+        **_beyond_chance(truth, predicted),
+        "class_names": list(class_names),
+        "confusion_matrix": confusion_matrix(truth, predicted, labels=everything),
+        "classes_absent_from_truth": [class_names[k] for k in absent],
+        "classes_never_predicted": [class_names[k] for k in everything if k not in predicted],
+        "n_samples": len(truth),
+    }
+    metrics["confusion_matrix_by_name"] = {
+        name: dict(zip(class_names, row.tolist(), strict=True))
+        for name, row in zip(class_names, metrics["confusion_matrix"], strict=True)
+    }
+    report = classification_report(
+        truth, predicted, labels=everything, target_names=class_names, output_dict=True, zero_division=0.0
+    )
+    averages = {"macro": present, "micro": everything, "weighted": present, None: everything}
+    scores = {
+        average: precision_recall_fscore_support(truth, predicted, labels=labels, average=average, zero_division=0.0)
+        for average, labels in averages.items()
+    }
+    for position, name in enumerate(("precision", "recall", "f1")):
+        for average in ("macro", "micro", "weighted"):
+            metrics[f"{name}_{average}"] = scores[average][position]
+        per_class = scores[None][position].tolist()
+        metrics[f"{name}_per_class"] = [None if k in absent else value for k, value in enumerate(per_class)]
+        report_key = "f1-score" if name == "f1" else name
+        report["macro avg"][report_key] = metrics[f"{name}_macro"]
+        for k in absent:
+            report[class_names[k]][report_key] = None
+    metrics["classification_report"] = report
+    metrics["balanced_accuracy"] = metrics["recall_macro"]  # the mean recall of the present classes
+    metrics["calibration"] = None if probabilities is None else calibration(truth, probabilities)
+    for key in ("brier_score", "expected_calibration_error"):
+        metrics[key] = metrics["calibration"] and metrics["calibration"][key]
+    return metrics
+
+
+def _ranking(truth: np.ndarray, probabilities: np.ndarray | None, class_names: Sequence[str]) -> dict[str, Any]:
+    """AUC and average precision, one against the rest."""
+    present, sizes = np.unique(truth, return_counts=True)
+    if probabilities is None or len(present) == 1:
+        reason = f"all cases are of the class {class_names[present[0]]}; an AUC compares two"
+        if probabilities is None:
+            reason = "the predictions hold classes but no probabilities"
+        kinds = ("macro", "weighted", "per_class")
+        undefined = dict.fromkeys(f"{name}_{kind}" for name in ("auc", "average_precision") for kind in kinds)
+        return {**undefined, "auc_undefined_reason": reason}
+    found: dict[str, Any] = {"auc_undefined_reason": None}
+    for name, score in (("auc", roc_auc_score), ("average_precision", average_precision_score)):
+        values = {int(k): float(score(truth == k, probabilities[:, k])) for k in present}
+        found[f"{name}_macro"] = np.mean(list(values.values()))
+        found[f"{name}_weighted"] = np.average(list(values.values()), weights=sizes)
+        found[name + PER_CLASS] = [values.get(k) for k in range(len(class_names))]
+    return found
+
+
+def _beyond_chance(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    if len(np.unique(truth)) == 1:
+        return {"cohen_kappa": None, "matthews_corrcoef": None}
+    return {
+        "cohen_kappa": float(cohen_kappa_score(truth, predicted)),
+        "matthews_corrcoef": float(matthews_corrcoef(truth, predicted)),
+    }
