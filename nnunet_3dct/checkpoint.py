@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -126,6 +127,15 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
         "class_names": None,
         "target_labels": None,
     }
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """Sixteen hexadecimal digits that differ between trained weights; on any device, in any order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_unet_fits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str) -> None:

@@ -29,6 +29,8 @@ else:
 class MultiTaskCheckpoints(_Base):
     """Mixin of :class:`~nnunet_3dct.training.multitask_trainer.MultiTaskTrainer`."""
 
+    _started_from: dict[str, Any] | None = None  # path and fold of the stage-1 checkpoint
+
     def _load_pre_checkpoint(self) -> None:
         path = self.settings.pre_checkpoint_path
         if path is None:
@@ -45,6 +47,13 @@ class MultiTaskCheckpoints(_Base):
             head = checkpoint[HEAD_STATE]
         network.load_state_dict(network.join_state_dicts(checkpoint["network_weights"], head))
         self.print_to_log_file(f"Starting from {path} (epoch {checkpoint.get('current_epoch', 'unknown')}).")
+        fold = checkpoint.get("init_args", {}).get("fold")
+        self._started_from = {"path": str(path), "fold": fold}
+        if str(fold) != str(self.fold):
+            self.print_to_log_file(
+                f"WARNING: {path} is of fold {fold}, this run of fold {self.fold}. If both share their splits, that "
+                "network has seen validation cases of this fold, whose scores are then too good."
+            )
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's keys with the U-Net alone as ``network_weights``, and the head beside them."""
@@ -76,6 +85,7 @@ class MultiTaskCheckpoints(_Base):
             "mt_loss_weight": self.settings.loss_weight,
             "mt_settings": self._settings_in_force(),
             "mt_labels": self._labels_of_fold(),
+            "mt_started_from": self._started_from,
             "mt_best_cls": vars(self._best_cls) if self._best_cls is not None else None,
         }
         write_checkpoint(checkpoint, filename)
@@ -117,6 +127,7 @@ class MultiTaskCheckpoints(_Base):
         self._best_cls = ClassScore(**best) if best else None
         skipped = checkpoint["logging"].get("skipped_steps") or [0]
         self._skipped = int(skipped[-1]) if not np.isnan(skipped[-1]) else 0
+        self._started_from = checkpoint.get("mt_started_from")
         self._saved_run = {key: checkpoint.get(key) or {} for key in ("mt_settings", "mt_labels")}
         self._resumed = True
 

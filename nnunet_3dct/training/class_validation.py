@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
+from nnunet_3dct.checkpoint import fingerprint
 from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.evaluation.classification import evaluate_classification
 from nnunet_3dct.files import write_json
@@ -125,12 +126,14 @@ class ClassValidation(_Base):
 
     def _write_class_validation(self, cases: dict[str, CaseClass]) -> None:
         folder = Path(self.output_folder) / "validation"
+        weights = {str(self.fold): fingerprint(self.multitask_network.cls_head.state_dict())}
         for case, result in cases.items():
             report = class_report(
                 result,
                 self.dataset_json.get("class_names"),
                 trainer=type(self).__name__,
                 folds=[self.fold],
+                head_weights=weights,
                 mirror_axes=list(self.inference_allowed_mirroring_axes or []),
                 step_size=0.5,
             )

@@ -1,0 +1,99 @@
+"""What the commands on a model's out-of-fold predictions share: flags, and finding model, splits and labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_3dct.errors import SettingsError, listing
+
+if TYPE_CHECKING:
+    from nnunet_3dct.class_labels import ClassLabels
+    from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
+
+
+@dataclass(frozen=True)
+class TrainedFolds:
+    """A model with validation predictions.
+
+    Attributes:
+        model: its folder.
+        preprocessed: folder of the dataset, with ``gt_segmentations``.
+        folds: what their networks say of their validation cases.
+        labels: class of each case.
+        class_names: of ``dataset.json``, None if it has none.
+        warnings: what makes an estimate from these folds less than it seems.
+    """
+
+    model: Path
+    preprocessed: Path
+    folds: list[FoldPredictions]
+    labels: ClassLabels
+    class_names: list[str] | None
+    warnings: list[str]
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """nnU-Net's flags that name a model."""
+    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of a preprocessed dataset")
+    parser.add_argument("-tr", default="nnUNetTrainer_CLSHeadSumFT", help="trainer. Default: %(default)s")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans. Default: %(default)s")
+    parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
+    parser.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds. Default: all with a validation")
+
+
+def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
+    """Find and read what the flags name.
+
+    Raises:
+        NNUNet3DCTError: something of it is missing or does not fit.
+    """
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+
+    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
+    from nnunet_3dct.evaluation.out_of_fold import read_out_of_fold
+    from nnunet_3dct.inference.model_folder import find_model_folder
+
+    model = find_model_folder(args.d, args.tr, args.p, args.c)
+    try:
+        base = Path(nnUNet_preprocessed.require()) / model.parent.name
+    except RuntimeError as error:
+        raise SettingsError(str(error)) from error
+    if not (base / "splits_final.json").is_file():
+        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
+    splits = load_json(str(base / "splits_final.json"))
+    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
+    labels = load_class_labels(find_class_labels([base, *raw]))
+    folds = read_out_of_fold(model, splits, args.f)
+    names = load_json(str(model / "dataset.json")).get("class_names")
+    return TrainedFolds(model, base, folds, labels, names, find_warnings(model, folds, splits))
+
+
+def find_warnings(
+    model: Path, folds: Sequence[FoldPredictions], splits: Sequence[Mapping[str, Sequence[str]]]
+) -> list[str]:
+    """What to know before believing an estimate: folds that are missing, networks that saw their validation cases."""
+    from nnunet_3dct.checkpoint import read_checkpoint
+
+    found = []
+    present = {fold.fold for fold in folds}
+    missing = [fold for fold in range(len(splits)) if fold not in present]
+    if missing:
+        covered = sum(len(fold.predictions) for fold in folds)
+        everything = len({case for split in splits for case in split["val"]})
+        found.append(f"without fold {listing(missing)}: {covered} of {everything} cases")
+    for fold in folds:
+        path = fold.folder.parent / "checkpoint_final.pth"
+        start: dict[str, Any] = (
+            (read_checkpoint(path, mmap=True).get("mt_started_from") or {}) if path.is_file() else {}
+        )
+        if start and str(start.get("fold")) != str(fold.fold):
+            found.append(
+                f"fold {fold.fold} started from {start['path']} of fold {start.get('fold')}, a network that has seen "
+                "validation cases of this fold if both share their splits: its scores are too good"
+            )
+    return found

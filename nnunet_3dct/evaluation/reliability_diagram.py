@@ -1,0 +1,48 @@
+"""Reliability diagram: how often cases of a given probability are right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+from nnunet_3dct.errors import OutputError
+
+STYLES = {"before": ("#D55E00", "o"), "after": ("#0072B2", "s")}  # told apart by colour-blind eyes, and by marker
+
+
+def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
+    """Draw accuracy against the highest probability, before and after calibration; area of a marker: cases.
+
+    Args:
+        result: of :func:`~nnunet_3dct.evaluation.temperature.calibrate`.
+        path: with an ending that matplotlib knows.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    figure, axis = plt.subplots(figsize=(5, 5))
+    axis.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
+    for key, (colour, marker) in STYLES.items():
+        if result[key] is None:
+            continue
+        bins = [b for b in result[key]["reliability"] if b["n"]]
+        total = sum(b["n"] for b in bins)
+        x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        label = f"{key} (ECE {result[key]['expected_calibration_error']:.3f})"
+        axis.plot(x, y, color=colour, label=label, marker=marker, markersize=4)
+        axis.scatter(x, y, s=[600 * b["n"] / total for b in bins], color=colour, alpha=0.25)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="highest class probability", ylabel="share of correct cases")
+    axis.set_aspect("equal")
+    axis.legend(loc="upper left", frameon=False)
+    try:
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written: {error}") from error
+    finally:
+        plt.close(figure)
