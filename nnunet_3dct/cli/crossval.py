@@ -53,7 +53,8 @@ def format_result(result: dict[str, Any]) -> str:
     """Lay out pooled metrics and the spread of the folds."""
     folds = list(result["folds"])
     cases = sum(len(cases) for cases in result["folds"].values())
-    parts = [f"{cases} cases of {len(folds)} folds"]
+    several = len(folds) > 1
+    parts = [f"{cases} cases of {len(folds)} folds" if several else f"{cases} cases of fold {folds[0]}"]
     segmentation = result["segmentation"]
     rows = []
     for name, pooled in segmentation["pooled"].items():
@@ -61,7 +62,7 @@ def format_result(result: dict[str, Any]) -> str:
             found, spread = pooled[key], segmentation["spread"][name][key]
             of_folds = [segmentation["per_fold"][fold][name][key] for fold in folds]
             rows.append([f"{name} {key}", *_row(found["mean"], found["mean_interval"], spread, of_folds, digits)])
-    header = ["all cases", "95 % interval", "folds", *(f"fold {fold}" for fold in folds)]
+    header = ["all cases", "95 % interval", *(["folds", *(f"fold {fold}" for fold in folds)] if several else [])]
     parts.append(table(["mean", *header], rows))
     classes = result["classification"]
     if classes["pooled"]:
@@ -89,8 +90,11 @@ def _row(
     digits: int,
 ) -> list[str]:
     between = f"{number(interval[0], digits)} to {number(interval[1], digits)}" if interval else "-"
-    folds = f"{number(spread['mean'], digits)} ± {number(spread['sd'], digits)}"
-    return [number(value, digits), between, folds, *(number(one, digits) for one in of_folds)]
+    row = [number(value, digits), between]
+    if len(of_folds) > 1:
+        row.append(f"{number(spread['mean'], digits)} ± {number(spread['sd'], digits)}")
+        row += [number(one, digits) for one in of_folds]
+    return row
 
 
 def main(argv: Sequence[str] | None = None) -> None:

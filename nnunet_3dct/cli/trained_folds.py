@@ -85,7 +85,7 @@ def find_warnings(
     if missing:
         covered = sum(len(fold.predictions) for fold in folds)
         everything = len({case for split in splits for case in split["val"]})
-        found.append(f"without fold {listing(missing)}: {covered} of {everything} cases")
+        found.append(f"without fold{'s' * (len(missing) > 1)} {listing(missing)}: {covered} of {everything} cases")
     for fold in folds:
         path = fold.folder.parent / "checkpoint_final.pth"
         start: dict[str, Any] = (
