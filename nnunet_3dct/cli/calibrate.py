@@ -76,8 +76,7 @@ def _calibrate(args: argparse.Namespace) -> None:
         "warnings": [*found.warnings, *_doubts(result, len(cases.cases), (LOWEST, HIGHEST))],
     }
     path = found.model / CALIBRATION_NAME
-    result["stored"] = result["after"] is not None and result["after"]["log_loss"] < result["before"]["log_loss"]
-    if result["stored"]:
+    if result["helps"]:
         write_json(result, path)
     else:
         path.unlink(missing_ok=True)
@@ -89,7 +88,7 @@ def _calibrate(args: argparse.Namespace) -> None:
         print(to_json(result))
         return
     print(f"{found.model.name}: {format_result(result)}")
-    print(f"\nwritten to {path}" if result["stored"] else "\nnot better: no calibration stored")
+    print(f"\nwritten to {path}" if result["helps"] else "\nnot better: no calibration stored")
 
 
 def _head_weights(found: TrainedFolds) -> dict[str, str]:

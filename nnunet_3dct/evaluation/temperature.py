@@ -61,8 +61,9 @@ def calibrate(logits: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> dict[
 
     Returns:
         ``temperature``; ``before`` and ``after`` with ``log_loss``, ``brier_score``, ``expected_calibration_error``
-        and ``reliability``, the latter cross-fitted (None if there are too few cases for that); ``review``: for
-        several thresholds of the highest probability the share of cases below it and the accuracy of the others.
+        and ``reliability``, the latter cross-fitted (None if there are too few cases for that); ``helps``: whether
+        that lowers the log loss; ``review``: for several thresholds of the highest probability, calibrated if that
+        helps, the share of cases below it and the accuracy of the others.
     """
     parts = held_out_parts(truth, folds)
     scaled = np.full_like(logits, np.nan)
@@ -70,12 +71,15 @@ def calibrate(logits: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> dict[
         rest = parts != part
         if rest.any():
             scaled[~rest] = logits[~rest] / fit_temperature(logits[rest], truth[rest])
-    crossed = not np.isnan(scaled).any()
+    before = _quality(logits, truth)
+    after = None if np.isnan(scaled).any() else _quality(scaled, truth)
+    helps = after is not None and after["log_loss"] < before["log_loss"]
     return {
         "temperature": fit_temperature(logits, truth),
-        "before": _quality(logits, truth),
-        "after": _quality(scaled, truth) if crossed else None,
-        "review": review_table(softmax(scaled if crossed else logits, axis=1), truth),
+        "before": before,
+        "after": after,
+        "helps": helps,
+        "review": review_table(softmax(scaled if helps else logits, axis=1), truth),
     }
 
 

@@ -51,6 +51,7 @@ def test_gain_is_measured_on_cases_that_the_temperature_was_not_fitted_to():
         scaled[folds == fold] = logits[folds == fold] / fit_temperature(logits[folds != fold], truth[folds != fold])
     assert found["after"]["log_loss"] == pytest.approx(sk.log_loss(truth, softmax(scaled, axis=1)))
     assert found["after"]["log_loss"] > log_loss(logits / found["temperature"], truth)
+    assert found["helps"] and found["review"] == review_table(softmax(scaled, axis=1), truth)
     assert found["after"]["expected_calibration_error"] < found["before"]["expected_calibration_error"]
 
 
