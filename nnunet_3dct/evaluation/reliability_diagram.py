@@ -35,11 +35,11 @@ def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
         total = sum(b["n"] for b in bins)
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
         label = f"{key} (ECE {result[key]['expected_calibration_error']:.3f})"
-        axis.plot(x, y, color=colour, label=label, marker=marker, markersize=4)
-        axis.scatter(x, y, s=[600 * b["n"] / total for b in bins], color=colour, alpha=0.25)
+        axis.plot(x, y, color=colour, label=label, marker=marker, markersize=4, clip_on=False)
+        axis.scatter(x, y, s=[600 * b["n"] / total for b in bins], color=colour, alpha=0.25, clip_on=False)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="highest class probability", ylabel="share of correct cases")
     axis.set_aspect("equal")
-    axis.legend(loc="upper left", frameon=False)
+    axis.legend(loc="lower right", frameon=False)
     try:
         figure.savefig(path, dpi=150, bbox_inches="tight")
     except (OSError, ValueError) as error:
