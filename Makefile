@@ -6,12 +6,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP threads that spin long starve the other processes of a machine with few cores
 export GOMP_SPINCOUNT ?= 30000
 
-.PHONY: help demo test test-all check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
+.PHONY: help demo figures test test-all check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
 	@echo "make test      tests; under 20 minutes on two CPU cores"
 	@echo "make test-all  the tests and the long end-to-end runs"
+	@echo "make figures   draws figures/ from the network and from the cases of the demo"
 	@echo "make check     ruff and mypy"
 	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
 	@echo "make heads, make heads-hippocampus HIPPOCAMPUS=...   all heads and the probe compared"
@@ -40,6 +41,11 @@ test: $(TEST_VENV)/.installed
 
 test-all: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest
+
+# both figures; the second shows cases of the demo, which has to be there
+figures: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python -m figures.draw_model
+	$(DEMO_VENV)/bin/python -m figures.draw_cases demo
 
 # real MRI, about an hour on two CPU cores; HIPPOCAMPUS=folder of the raw dataset
 hippocampus: $(DEMO_VENV)/.installed
