@@ -1,0 +1,160 @@
+"""Tables of the metrics: which there are, under which name, with how many decimals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnunet_3dct.report.cohort import Cohort
+from nnunet_3dct.report.formats import NONE, interval, number, percent, title
+
+# key, name, decimals; {tolerance} is that of the surface Dice
+SEGMENTATION = (
+    ("Dice", "Dice", 3),
+    ("IoU", "IoU", 3),
+    ("NSD", "Surface Dice at {tolerance:g} mm (NSD)", 3),
+    ("HD95", "95 % Hausdorff distance [mm]", 1),
+    ("volume_error_ml", "Volume error [ml]", 2),
+    ("volume_error_percent", "Volume error [%]", 1),
+)
+LESIONS = (
+    ("lesions_reference", "In the reference", 0),
+    ("lesions_found", "Found", 0),
+    ("lesions_missed", "Missed", 0),
+    ("lesions_false", "Falsely predicted", 0),
+    ("sensitivity", "Sensitivity", 3),
+    ("precision", "Precision", 3),
+    ("false_per_case", "False per case", 2),
+)
+# key of the classification metrics or of their calibration, name; those that do not exist are left out
+CLASSIFICATION = (
+    ("accuracy", "Accuracy"),
+    ("balanced_accuracy", "Balanced accuracy"),
+    ("f1_macro", "F1, macro"),
+    ("f1_weighted", "F1, weighted"),
+    ("auc_macro", "AUC, macro"),
+    ("average_precision_macro", "Average precision, macro"),
+    ("cohen_kappa", "Cohen's kappa"),
+    ("matthews_corrcoef", "Matthews correlation"),
+    ("brier_score", "Brier score (0 best, 2 worst)"),
+    ("expected_calibration_error", "Expected calibration error"),
+)
+CLASSES = (
+    ("f1_per_class", "F1"),
+    ("precision_per_class", "Precision"),
+    ("recall_per_class", "Recall"),
+    ("auc_per_class", "AUC"),
+    ("average_precision_per_class", "Average precision"),
+)
+
+
+Cell = str | tuple[str, ...]  # of several lines
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of each row is its heading."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+def segmentation_tables(cohort: Cohort) -> list[Table]:
+    """Metrics and connected parts of every structure; empty without references."""
+    result = cohort.segmentation
+    if result is None:
+        return []
+    found = [(name, result["structures"][name]) for name in cohort.structures]
+    tolerance, overlap = result["settings"]["tolerance_mm"], percent(result["settings"]["lesion_overlap"])
+    metrics: list[list[Cell]] = [
+        [title(name), *(_statistics(summary[key], digits, result["n_cases"]) for key, _, digits in SEGMENTATION)]
+        for name, summary in found
+    ]
+    parts: list[list[Cell]] = [
+        [title(name), *(number(summary["lesions"][key], digits) for key, _, digits in LESIONS)]
+        for name, summary in found
+    ]
+    return [
+        Table(
+            "Overlap, surfaces and volumes: mean over the cases, its 95 % bootstrap interval, median",
+            ["Structure", *(label.format(tolerance=tolerance) for _, label, _ in SEGMENTATION)],
+            metrics,
+        ),
+        Table(
+            f"Connected parts over all cases; a part is found if {overlap} of it is covered",
+            ["Structure", *(label for _, label, _ in LESIONS)],
+            parts,
+        ),
+    ]
+
+
+def _statistics(found: Mapping[str, Any], digits: int, cases: int) -> Cell:
+    if found["mean"] is None:
+        return NONE
+    lines = [number(found["mean"], digits)]
+    if found["mean_interval"]:
+        lines.append(interval(found["mean_interval"], digits))
+    lines.append(f"median {number(found['median'], digits)}")
+    if found["n"] < cases:
+        lines.append(f"{found['n']} of {cases} cases")
+    return tuple(lines)
+
+
+def class_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """Metrics over all classes, and of each."""
+    values = {**metrics, **(metrics.get("calibration") or {})}
+    intervals = metrics.get("confidence_intervals") or {}
+    overall: list[list[Cell]] = [
+        [label, number(values[key]), interval(intervals.get(key))]
+        for key, label in CLASSIFICATION
+        if values.get(key) is not None
+    ]
+    by_class = metrics.get("confidence_intervals_per_class") or {}
+    columns = [(key, label) for key, label in CLASSES if metrics.get(key)]
+    rows: list[list[Cell]] = [
+        [
+            name,
+            *(_with_interval(metrics[key][k], (by_class.get(key) or {k: None})[k]) for key, _ in columns),
+            str(int(sum(metrics["confusion_matrix"][k]))),
+        ]
+        for k, name in enumerate(metrics["class_names"])
+    ]
+    return [
+        Table("Class metrics with 95 % bootstrap intervals", ["Metric", "Value", "95 % interval"], overall),
+        Table(
+            "Each class against the rest, 95 % intervals below" if by_class else "Each class against the rest",
+            ["Class", *(label for _, label in columns), "Cases"],
+            rows,
+        ),
+    ]
+
+
+def _with_interval(value: float | None, bounds: Any) -> Cell:
+    return number(value) if bounds is None else (number(value), interval(bounds, 2))
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """Cases of a true class (row) that were predicted as another (column), and their share of the row."""
+
+    count: int
+    share: str
+    correct: bool
+    shade: float
+
+
+def confusion_cells(metrics: Mapping[str, Any]) -> list[list[ConfusionCell]]:
+    """Return the confusion matrix, rows truth, with shares of each row."""
+    rows = []
+    for i, counts in enumerate(metrics["confusion_matrix"]):
+        total = int(sum(counts))
+        shares = [int(count) / total if total else None for count in counts]
+        rows.append(
+            [
+                ConfusionCell(int(count), NONE if share is None else percent(share), i == k, share or 0.0)
+                for k, (count, share) in enumerate(zip(counts, shares, strict=True))
+            ]
+        )
+    return rows

@@ -1,0 +1,203 @@
+"""The page: numbers of the evaluation, nothing from outside, readable without eyes or mouse."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from nnunet_3dct.cli.report import main
+from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
+from tests.report.inputs import NAMES, SHAPE, Inputs
+from tests.report.parsing import Page
+
+
+def evidence(inputs: Inputs, case: str) -> None:
+    values = np.zeros(SHAPE, np.float32)
+    values[6, 9, 10], values[6, 9, 9] = 1, 0.6  # in the lesion
+    inputs.volume("predictions/evidence", case, values)
+
+
+def test_segmentation_numbers_are_those_of_evaluate_segmentation(inputs):
+    expected = evaluate_segmentation(
+        *(inputs.root / name for name in ("labels", "predictions", "predictions/dataset.json"))
+    )
+    page = Page(inputs.html())
+    for structure, name in (("pancreas", "pancreas"), ("lesion", "lesion"), ("whole_organ", "whole organ")):
+        found = expected["structures"][structure]
+        cells = page.row(name, "Structure")
+        for cell, key, digits in zip(cells, ("Dice", "IoU", "NSD", "HD95"), (3, 3, 3, 1), strict=False):
+            low, high = found[key]["mean_interval"]
+            statistics = found[key]["mean"], low, high, found[key]["median"]
+            assert re.findall(r"[\d.]+", cell) == [f"{value:.{digits}f}" for value in statistics]
+
+
+def test_case_numbers_are_those_of_evaluate_segmentation(inputs):
+    expected = evaluate_segmentation(
+        *(inputs.root / name for name in ("labels", "predictions", "predictions/dataset.json"))
+    )
+    page = Page(inputs.html())
+    for case in expected["metric_per_case"]:
+        cells = page.row(case["case"], "Case")
+        for n, structure in enumerate(("pancreas", "lesion", "whole_organ")):
+            m = case["metrics"][structure]
+            volumes = [f"{m[key]:.2f}" for key in ("volume_reference_ml", "volume_prediction_ml")]
+            assert cells[3 + 3 * n : 6 + 3 * n] == [f"{m['Dice']:.3f}", *volumes]
+
+
+def test_class_numbers_are_those_of_evaluate_classification(inputs):
+    expected = evaluate_classification(inputs.root / "predictions", inputs.root / "classification.json", NAMES)
+    page = Page(inputs.html())
+    for key, name in (("accuracy", "Accuracy"), ("f1_macro", "F1, macro"), ("auc_macro", "AUC, macro")):
+        low, high = expected["confidence_intervals"][key]
+        assert page.row(name, "Metric") == [f"{expected[key]:.3f}", f"{low:.3f} to {high:.3f}"]
+    assert page.row("Brier score (0 best, 2 worst)", "Metric")[0] == f"{expected['calibration']['brier_score']:.3f}"
+    for k, name in enumerate(NAMES):
+        assert page.row(name, "Class")[0].split()[0] == f"{expected['f1_per_class'][k]:.3f}"
+        counts = [cell.split()[0] for cell in page.row(f"Reference  {name}", "")]
+        assert counts == [str(count) for count in expected["confusion_matrix"][k]]
+
+
+def test_metrics_that_do_not_exist_are_left_out(inputs):
+    for path in inputs.root.glob("predictions/*_classification.json"):
+        path.write_text(json.dumps({"pred": json.loads(path.read_text())["pred"], "num_classes": 3}))
+    page = Page(inputs.html())
+    assert "the predictions hold classes but no probabilities" in page.text
+    assert "AUC, macro" not in page.text and "ROC" not in page.text and "Reliability" not in page.text
+    assert "None" not in page.text and "nan" not in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(inputs):
+    evidence(inputs, "case_0")
+    html = inputs.html()
+    page = Page(html)
+    assert not page.find("link") and not page.find("script") and not page.find("iframe")
+    for attribute in ("src", "href", "xlink:href", "srcset", "action"):
+        assert all(value.startswith(("#", "data:image/png;base64,")) for value in page.values(attribute))
+    assert not re.search(r"url\(|@import|https?:", re.sub(r"base64,[^\"]*", "", html))
+
+
+def test_identifiers_are_unique_and_links_resolve(inputs):
+    evidence(inputs, "case_0")
+    page = Page(inputs.html())
+    identifiers = page.values("id")
+    assert len(identifiers) == len(set(identifiers))
+    targets = [value.removeprefix("#") for value in page.values("href") if value.startswith("#")]
+    assert set(targets) | set(page.values("aria-labelledby")) <= set(identifiers)
+    for number in range(1, 7):
+        assert targets.count(f"case-{number}") >= 1  # from the table of all cases
+
+
+def test_every_picture_says_what_it_shows(inputs):
+    evidence(inputs, "case_0")
+    page = Page(inputs.html())
+    for attributes in page.find("svg"):
+        assert len(attributes.get("aria-label", "")) > 20 or attributes["aria-hidden"] == "true"
+    axial = next(a["aria-label"] for a in page.find("svg") if a.get("aria-label", "").startswith("Axial"))
+    # 4 x 4 voxels of 0.8 x 0.9 mm; the organ around them 12 x 10
+    assert axial == (
+        "Axial slice 6 of 14 through lesion of case_0. pancreas: predicted 0.75 cm², reference 0.75 cm²; "
+        "lesion: predicted 0.12 cm², reference 0.12 cm²."
+    )
+
+
+def test_tables_have_captions_and_headings_have_an_order(inputs):
+    page = Page(inputs.html())
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == tags.count("caption")
+    assert all(a.get("scope") in ("col", "row", "colgroup") for a in page.find("th"))
+    levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.find("html") == [{"lang": "en"}]
+    assert {"header", "nav", "main", "footer", "title"} <= set(tags)
+    assert page.find("a")[0]["href"] == "#content"
+
+
+@pytest.mark.parametrize("evil", ['a <b>&"x', "it's <script>alert(1)<", "}}{{ 7*7 }}", "ünï & ç"])
+def test_names_of_cases_are_text(tmp_path, evil):
+    inputs = Inputs(tmp_path, cases=(evil, "case_1", "case_2")).write()
+    names = ("<i>serous</i>", "muc & inous", 'so"lid')
+    page = Page(inputs.html(class_names=names))
+    assert not page.find("b") and not page.find("script") and not page.find("i")
+    assert page.row(evil, "Case") and page.row(names[0], "Class")
+    assert any(evil in a.get("aria-label", "") for a in page.find("svg"))
+
+
+def test_everything_but_predictions_may_be_left_out(inputs):
+    html = inputs.html(labels=None, images=None, class_labels=None, class_names=None)
+    page = Page(html)
+    for sentence in ("No references (-g)", "No images (-i)", "No class labels (-c)"):
+        assert sentence in page.text
+    assert "Dice of every case" not in page.text and "data:image/png" not in html
+    assert page.row("lesion", "Structure") == [f"{48 * 0.8 * 0.9 * 2.5 / 1000:.2f}"]
+    assert 'class="outline"' in html and 'class="outline reference"' not in html
+    for path in inputs.root.glob("predictions/*_classification.json"):
+        path.unlink()
+    text = Page(inputs.html(class_labels=None, class_names=None)).text
+    assert "No class predictions were found" in text and "Class probabilities" not in text
+
+
+def test_evidence_is_drawn_where_it_exists_and_its_place_is_told(inputs):
+    evidence(inputs, "case_0")
+    html = inputs.html()
+    page = Page(html)
+    assert page.text.count("nnUNet3DCT_predict --explain") == 5
+    assert sum(a.get("aria-label", "").startswith("Evidence") for a in page.find("svg")) == 3
+    assert "0 % in the predicted pancreas and 100 % in the predicted lesion" in page.text
+
+
+def test_cases_marked_for_review_are_named(inputs):
+    inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], pred=0, num_classes=3, review=True)
+    page = Page(inputs.html())
+    assert "1 case is marked for review, the class being uncertain: case_3" in page.text
+    assert "review" in page.row("case_3", "Case")[1]
+    assert page.text.count("Review: the class is uncertain") == 1
+
+
+def test_manifest_gives_model_versions_and_failed_cases(inputs):
+    manifest = {
+        "versions": {"torch": "2.9.0"},
+        "arguments": {"c": "3d_fullres", "i": "/secret/path/images"},
+        "produced_by": {"trainer": "nnUNetTrainer_X", "backend": "openvino", "folds": [0, 1]},
+        "failed": {"case_9": "truncated <file>"},
+    }
+    inputs.json("predictions/prediction_manifest.json", manifest)
+    html = inputs.html()
+    for expected in ("nnUNetTrainer_X", "openvino", "0, 1", "3d_fullres", "2.9.0"):
+        assert expected in html
+    assert "case_9 could not be predicted: truncated &lt;file&gt;" in html
+    assert "/secret" not in html and str(inputs.root) not in html
+
+
+def test_as_many_sections_as_asked_for_those_with_the_lowest_dice(inputs):
+    page = Page(inputs.html(max_cases=2))
+    assert [a["id"] for a in page.find("article")] == ["case-3", "case-6"]  # shifted by two voxels
+    assert "2 of 6 cases have pictures" in page.text
+    assert page.row("case_0", "Case")
+    assert not Page(inputs.html(max_cases=0)).find("article")
+
+
+def test_images_without_prediction_are_named(inputs):
+    inputs.volume("images", "case_7_0000", np.zeros(SHAPE, np.int16))
+    assert "1 cases of the image folder have no prediction: case_7" in Page(inputs.html()).text
+
+
+def test_a_case_stays_below_a_megabyte(tmp_path):
+    inputs = Inputs(tmp_path, cases=("noise",)).write()
+    noise = np.random.default_rng(0)
+    shape = (300, 512, 512)
+    inputs.volume("predictions", "noise", (noise.random(shape, np.float32) > 0.9999).astype(np.uint8))
+    inputs.volume("images", "noise_0000", noise.integers(-160, 240, shape, np.int16))
+    assert len(inputs.html(labels=None, class_labels=None)) < 1e6
+
+
+def test_command_writes_the_file(inputs, capsys):
+    output = inputs.root / "report.html"
+    main(inputs.arguments(output))
+    assert "6 cases, 6 with pictures" in capsys.readouterr().out
+    assert Page(output.read_text(encoding="utf-8")).find("article")
