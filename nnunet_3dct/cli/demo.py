@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder / "pictures",
     )
     print(format_table(summary, time.perf_counter() - start))
-    print(
-        f"\nsummary:     {folder / 'summary.json'}\npredictions: {folder / 'predictions'}\npictures:    {pictures[-1]}"
-    )
+    files = {"summary": folder / "summary.json", "predictions": folder / "predictions", "pictures": pictures[-1]}
+    files["report"] = folder / "report.html"
+    print("\n" + "\n".join(f"{name + ':':13}{path}" for name, path in files.items()))
 
 
 def format_table(summary: dict[str, Any], total: float) -> str:

@@ -43,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what runs the network; default: openvino on the CPU where it is installed, else torch")  # fmt: skip
     add("--precision", default="auto", choices=["auto", "f32", "bf16", "fp16"],
         help="of the convolutions; default: bf16 in openvino on CPUs that have it, fp16 on CUDA, else f32")  # fmt: skip
+    add("--explain", action="store_true", help="also write where the evidence for the predicted class lies "
+        "(evidence/<case>, 0 to 1); takes one more pass over each window that has a say in the class")  # fmt: skip
+    add("--abstain", type=float, metavar="P", help="mark cases whose highest class probability is below P for review "
+        "(\"review\": true in their JSON, a list at the end)")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
     add("--continue_prediction", "--c", action="store_true", help="leave out cases whose results are whole")
     add("-device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: cuda, else cpu")
@@ -96,9 +100,12 @@ def run(args: argparse.Namespace) -> Outcome:
         predictor.dataset_json,
         predictor.target.labels,
         args.save_probabilities,
+        args.explain,
     )
     remove_leftovers(args.o, [case.identifier for case in cases])
     todo = [c for c in cases if not (args.continue_prediction and writer.is_complete(c.identifier))]
+    if predictor.calibration_note:
+        print(predictor.calibration_note, file=sys.stderr)
     print(f"{len(all_cases)} cases in {args.i}; {len(todo)} to predict; {predictor.backends[0]}.")
     produced_by = {
         **predictor.describe(),
@@ -106,12 +113,15 @@ def run(args: argparse.Namespace) -> Outcome:
         "folds": folds,
     }
     loaded = time.perf_counter() - start
-    pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by, args.verbose)
+    pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by, args.verbose, args.abstain)
     outcome = pipeline.run(todo, not args.disable_progress_bar) if todo else Outcome()
     write_manifest(args, predictor, outcome, produced_by, [c.identifier for c in cases], loaded, start)
     write_class_tables(
         class_folder, [c.identifier for c in all_cases if c.identifier not in outcome.failed], file_ending
     )
+    if outcome.review:
+        cases_to_review = listing([f"{case} ({p:.2f})" for case, p in sorted(outcome.review.items())])
+        print(f"For review, highest class probability below {args.abstain:g}: {cases_to_review}")
     print(f"{len(outcome.seconds)} cases predicted in {time.perf_counter() - start:.1f} s -> {args.o}")
     return outcome
 
@@ -148,6 +158,7 @@ def find_cases(folder: Path, file_ending: str) -> list[Case]:
 def _check_numbers(args: argparse.Namespace) -> None:
     rules = [
         ("-step_size", 0 < args.step_size <= 1, "a number above 0 and at most 1", args.step_size),
+        ("--abstain", args.abstain is None or 0 < args.abstain < 1, "a probability between 0 and 1", args.abstain),
         ("-npp", args.npp >= 1, "at least 1", args.npp),
         ("-nps", args.nps >= 1, "at least 1", args.nps),
         ("-num_parts", args.num_parts >= 1, "at least 1", args.num_parts),
@@ -186,6 +197,7 @@ def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[
         precision=args.precision,
         skip_empty=args.skip_empty,
         sum_on_device=not args.not_on_device,
+        explain=args.explain,
         device=choose_device(args.device),
     )
     predictor.load(folder, folds, args.chk)

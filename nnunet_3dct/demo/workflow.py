@@ -1,4 +1,4 @@
-"""The demo's commands: phantom, planning, two stages, prediction, three evaluations."""
+"""The demo's commands: phantom, planning, two stages, prediction, three evaluations, report."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
             "5. Prediction of the held-out cases: both outputs from one pass",
             [program("nnUNet3DCT_predict"), "-i", str(raw / "imagesVal"), "-o", str(predictions), "-d", DATASET,
              "-c", CONFIGURATION, "-tr", STAGE_2, "-p", PLANS, "-f", "0",
-             "-device", plan.device],
+             "-device", plan.device, "--explain"],
             {},
         ),
         Step(
@@ -139,6 +139,14 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
             "8. Evaluation of the class",
             [sys.executable, "-m", script + "classification", str(predictions), str(raw / "classification.json"),
              "--class-names", *CLASS_NAMES],
+            {},
+        ),
+        Step(
+            "report",
+            "9. Report: one page with tables, curves and pictures of every case",
+            [program("nnUNet3DCT_report"), "-p", str(predictions), "-g", str(raw / "labelsVal"), "-i",
+             str(raw / "imagesVal"), "-c", str(raw / "classification.json"), "--class-names", *CLASS_NAMES,
+             "-o", str(folder / "report.html")],
             {},
         ),
     ]  # fmt: skip

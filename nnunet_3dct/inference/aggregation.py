@@ -23,6 +23,7 @@ class CaseClass:
         passes_per_window: forward passes for each (1, or 1 + mirrored ones).
         folds: number of networks averaged.
         saw_target: False when no window showed any predicted target; then all windows count the same.
+        window_weights: for each fold the weight of every window in the class, sum 1.
     """
 
     probs: tuple[float, ...]
@@ -30,6 +31,7 @@ class CaseClass:
     passes_per_window: int
     folds: int
     saw_target: bool
+    window_weights: tuple[tuple[float, ...], ...] = ()
 
     @property
     def pred(self) -> int:
@@ -99,7 +101,8 @@ class ClassEvidence:
         if not saw_target:
             weights = torch.ones_like(weights)
         mean = (weights[:, None] * per_window).sum(0) / weights.sum()
-        return CaseClass(tuple(mean.tolist()), len(per_window), self.passes_per_window, 1, saw_target)
+        shares = tuple((weights / weights.sum()).tolist())
+        return CaseClass(tuple(mean.tolist()), len(per_window), self.passes_per_window, 1, saw_target, (shares,))
 
 
 def average_folds(results: Sequence[CaseClass]) -> CaseClass:
@@ -112,6 +115,7 @@ def average_folds(results: Sequence[CaseClass]) -> CaseClass:
         first.passes_per_window,
         len(results),
         any(r.saw_target for r in results),
+        tuple(weights for r in results for weights in r.window_weights),
     )
 
 

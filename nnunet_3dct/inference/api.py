@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,8 @@ import numpy as np
 import SimpleITK
 
 from nnunet_3dct.data.integrity import check_case_files, check_finite, geometry_differences, image_geometry
-from nnunet_3dct.errors import ImageError
+from nnunet_3dct.errors import ImageError, SettingsError
+from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid
 from nnunet_3dct.inference.export import class_report
 from nnunet_3dct.inference.model_folder import find_folds
 from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
@@ -29,11 +31,13 @@ class Prediction:
 
     Attributes:
         segmentation: labels ``(Z, Y, X)`` on the grid of the input.
-        probs: class probabilities, sum 1.
+        probs: class probabilities, sum 1; calibrated if the model is.
         pred: class with the highest probability.
         class_name: its name, if the model knows names.
         report: what ``nnUNet3DCT_predict`` writes into ``<case>_classification.json``.
         seconds: spent in ``preprocess``, ``network`` and ``export``.
+        review: whether the highest of them is below the threshold ``abstain``; None without one.
+        evidence: where it speaks for the class, ``(Z, Y, X)``, 0 to 1, with ``explain=True``.
     """
 
     segmentation: np.ndarray
@@ -43,6 +47,8 @@ class Prediction:
     report: dict[str, Any]
     seconds: dict[str, float]
     reference: SimpleITK.Image | None = None
+    evidence: np.ndarray | None = None
+    review: bool | None = None
 
     def image(self) -> SimpleITK.Image:
         """The segmentation with the geometry of the input image.
@@ -70,6 +76,8 @@ class Predictor:
         step_size: share of the patch between windows, above 0 to 1.
         skip_empty: leave out windows that show nothing but air.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
+        explain: also say where the evidence for the predicted class lies.
+        abstain: mark cases whose highest class probability is below for review.
 
     Raises:
         CheckpointError: no such model, or its files cannot be used.
@@ -87,7 +95,12 @@ class Predictor:
         skip_empty: bool = False,
         backend: str = "auto",
         precision: str = "auto",
+        explain: bool = False,
+        abstain: float | None = None,
     ) -> None:
+        if abstain is not None and not 0 < abstain < 1:
+            raise SettingsError(f"abstain: expected a probability between 0 and 1, found {abstain}.")
+        self.abstain = abstain
         self._predictor = MultiTaskPredictor(
             device=choose_device(device),
             tta=tta,
@@ -95,10 +108,13 @@ class Predictor:
             skip_empty=skip_empty,
             backend=backend,
             precision=precision,
+            explain=explain,
         )
         names = None if folds is None else [str(fold) for fold in folds]
         found = find_folds(Path(model_folder), names, checkpoint)
         self._predictor.load(Path(model_folder), found, checkpoint)
+        if self._predictor.calibration_note:
+            warnings.warn(self._predictor.calibration_note, stacklevel=2)
         self._produced_by = {**self._predictor.describe(), "checkpoint": checkpoint, "folds": found}
         self.class_names: list[str] | None = self._predictor.head_config.get("class_names")
         channels = self._predictor.dataset_json
@@ -133,20 +149,35 @@ class Predictor:
             prediction.logits, properties, predictor.plans_manager, predictor.configuration_manager,
             predictor.label_manager,
         )  # fmt: skip
+        evidence = None
+        if prediction.evidence is not None:
+            evidence = evidence_on_image_grid(prediction.evidence, properties, predictor.plans_manager)
         if reference is not None and "Reorient" in predictor.plans_manager.image_reader_writer_class.__name__:
             segmentation, reference = self._turned_back(segmentation, properties)
+            if evidence is not None:
+                ending = predictor.dataset_json["file_ending"]
+                image_of_evidence = evidence_image(evidence, properties, predictor.plans_manager, ending)
+                evidence = SimpleITK.GetArrayFromImage(image_of_evidence)
         exported = time.perf_counter()
         case_class = prediction.case_class
-        report = class_report(case_class, self.class_names, **self._produced_by)
+        report = class_report(
+            case_class,
+            self.class_names,
+            temperature=predictor.temperature,
+            review_below=self.abstain,
+            **self._produced_by,
+        )
         report["target_voxels"] = int(np.isin(segmentation, predictor.target.labels).sum())
         return Prediction(
             segmentation,
-            case_class.probs,
+            tuple(report["probs"]),
             case_class.pred,
             self.class_names[case_class.pred] if self.class_names else None,
             report,
             {"preprocess": preprocessed - began, "network": passed - preprocessed, "export": exported - passed},
             reference,
+            evidence,
+            report.get("review"),
         )
 
     def _read(

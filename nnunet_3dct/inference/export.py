@@ -22,15 +22,31 @@ from nnunet_3dct.data.integrity import check_image_file
 from nnunet_3dct.errors import ImageError, NNUNet3DCTError
 from nnunet_3dct.files import write_json, write_text
 from nnunet_3dct.inference.aggregation import CaseClass
+from nnunet_3dct.inference.explanation import FOLDER, write_evidence
 from nnunet_3dct.inference.preprocessing import segmentation_from_logits
 
 CLASS_SUFFIX = "_classification.json"
 
 
-def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **produced_by: Any) -> dict[str, Any]:
+def class_report(
+    case_class: CaseClass,
+    class_names: Sequence[str] | None,
+    *,
+    temperature: float | None = None,
+    review_below: float | None = None,
+    **produced_by: Any,
+) -> dict[str, Any]:
     """Content of ``<case>_classification.json``.
 
-    ``logits`` is the logarithm of the averaged probabilities, so that ``softmax(logits) == probs``.
+    ``logits`` is the logarithm of the averaged probabilities, whatever the calibration:
+    ``softmax(logits / temperature) == probs``.
+
+    Args:
+        case_class: what the network says.
+        class_names: of the classes, if it knows them.
+        temperature: of the calibration; None for none.
+        review_below: ``review`` says whether the highest probability is below; None leaves it out.
+        produced_by: noted as it is.
 
     Raises:
         NNUNet3DCTError: a probability is not finite.
@@ -40,12 +56,19 @@ def class_report(case_class: CaseClass, class_names: Sequence[str] | None, **pro
             f"Class probabilities: expected finite numbers, found {list(case_class.probs)}. The network's "
             "weights or its forward pass are not finite; try another checkpoint or device."
         )
+    probs = list(case_class.probs)
+    if temperature is not None:
+        probs = torch.tensor(case_class.logits, dtype=torch.float64).div(temperature).softmax(0).tolist()
     report: dict[str, Any] = {
         "logits": case_class.logits,
-        "probs": list(case_class.probs),
+        "probs": probs,
         "pred": case_class.pred,
-        "num_classes": len(case_class.probs),
+        "num_classes": len(probs),
     }
+    if temperature is not None:
+        report["temperature"] = temperature
+    if review_below is not None:
+        report["review"] = max(probs) < review_below
     if class_names:
         report["class_names"] = list(class_names)
     report["produced_by"] = {
@@ -87,6 +110,7 @@ class CaseWriter:
         plans_manager, configuration_manager, dataset_json: of the model.
         target_labels: voxel values counted as ``target_voxels``.
         save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
+        explain: a case is whole only with its map of the evidence.
     """
 
     def __init__(
@@ -98,6 +122,7 @@ class CaseWriter:
         dataset_json: dict[str, Any],
         target_labels: Sequence[int],
         save_probabilities: bool,
+        explain: bool = False,
     ) -> None:
         self.output_folder = output_folder
         self.class_folder = class_folder
@@ -107,9 +132,17 @@ class CaseWriter:
         self.label_manager = plans_manager.get_label_manager(dataset_json)
         self.target_labels = list(target_labels)
         self.save_probabilities = save_probabilities
+        self.explain = explain
         self.ending = str(dataset_json["file_ending"])
 
-    def write(self, case: str, logits: torch.Tensor, properties: dict[str, Any], report: dict[str, Any]) -> None:
+    def write(
+        self,
+        case: str,
+        logits: torch.Tensor,
+        properties: dict[str, Any],
+        report: dict[str, Any],
+        evidence: torch.Tensor | None = None,
+    ) -> None:
         """Export into a hidden folder, read back, then move.
 
         An older segmentation of the case goes first and the new one comes last, so that a kill in between
@@ -130,11 +163,16 @@ class CaseWriter:
             check_image_file(written)
             segmentation, _ = self.plans_manager.image_reader_writer_class().read_seg(str(written))
             report["target_voxels"] = int(np.isin(segmentation, self.target_labels).sum())
-            (self.output_folder / written.name).unlink(missing_ok=True)
+            if evidence is not None:
+                write_evidence(evidence, properties, self.plans_manager, folder / FOLDER / written.name, self.ending)
+                check_image_file(folder / FOLDER / written.name)
+            for old in (written.name, f"{FOLDER}/{written.name}"):  # a map of another run would not fit
+                (self.output_folder / old).unlink(missing_ok=True)
             write_json(report, self.class_folder / f"{case}{CLASS_SUFFIX}")
-            files = sorted(folder.iterdir(), key=lambda path: path == written)
-            for path in files:
-                path.replace(self.output_folder / path.name)
+            files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: path == Path(written.name)):
+                (self.output_folder / path).parent.mkdir(exist_ok=True)
+                (folder / path).replace(self.output_folder / path)
 
     def _export_with_probabilities(self, path: Path, logits: torch.Tensor, properties: dict[str, Any]) -> None:
         # imports the compiler and the training code: a second that only this option is worth
@@ -155,6 +193,7 @@ class CaseWriter:
         """Delete what an earlier run left of a case that failed now, so that it is not taken for this run's."""
         for suffix in (self.ending, ".npz", ".pkl"):
             (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
+        (self.output_folder / FOLDER / f"{case}{self.ending}").unlink(missing_ok=True)
         (self.class_folder / f"{case}{CLASS_SUFFIX}").unlink(missing_ok=True)
 
     def is_complete(self, case: str) -> bool:
@@ -162,6 +201,8 @@ class CaseWriter:
         try:
             check_image_file(self.output_folder / f"{case}{self.ending}")
             json.loads((self.class_folder / f"{case}{CLASS_SUFFIX}").read_text(encoding="utf-8"))["probs"]
+            if self.explain:
+                check_image_file(self.output_folder / FOLDER / f"{case}{self.ending}")
             if self.save_probabilities:
                 with zipfile.ZipFile(self.output_folder / f"{case}.npz") as archive:
                     return archive.testzip() is None

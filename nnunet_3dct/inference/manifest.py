@@ -43,6 +43,7 @@ def write_manifest(
         "produced_by": produced_by,
         "cases": cases,
         "failed": outcome.failed,
+        "review": outcome.review,
         "seconds": {
             "loading": seconds_loading,
             "total": time.perf_counter() - start,

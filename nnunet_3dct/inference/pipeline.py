@@ -34,10 +34,12 @@ class Outcome:
     Attributes:
         seconds: case -> seconds spent in ``preprocess``, ``network`` and ``export``.
         failed: case -> reason.
+        review: case -> highest class probability, of those that were marked for review.
     """
 
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    review: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Pipeline:
         num_preprocessing, num_export: threads for either side of the network; at least 1.
         produced_by: noted in every case's JSON file.
         verbose: say of each case how it went.
+        review_below: mark cases whose highest class probability is below; None marks none.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Pipeline:
         num_export: int,
         produced_by: dict[str, Any],
         verbose: bool = False,
+        review_below: float | None = None,
     ) -> None:
         self.predictor = predictor
         self.writer = writer
@@ -74,6 +78,7 @@ class Pipeline:
         self.num_export = num_export
         self.produced_by = produced_by
         self.verbose = verbose
+        self.review_below = review_below
 
     def run(self, cases: Sequence[Case], progress_bar: bool = True) -> Outcome:
         """Predict and write ``cases``."""
@@ -120,18 +125,26 @@ class Pipeline:
         case = prepared.case.identifier
         outcome.seconds[case] = {"preprocess": prepared.seconds, "network": time.perf_counter() - start}
         names = self.predictor.head_config.get("class_names")
-        report = class_report(prediction.case_class, names, **self.produced_by)
+        report = class_report(
+            prediction.case_class,
+            names,
+            temperature=self.predictor.temperature,
+            review_below=self.review_below,
+            **self.produced_by,
+        )
+        if report.get("review"):
+            outcome.review[case] = max(report["probs"])
         if self.verbose:
             tqdm.write(_account(case, prepared, report, outcome.seconds[case]))
 
         # what waits for its export shall hold no image, and on a GPU no more than a fast export needs
-        logits, properties = prediction.logits, prepared.properties
+        logits, properties, evidence = prediction.logits, prepared.properties, prediction.evidence
         if self.writer.save_probabilities:
             logits = logits.cpu()
 
         def export() -> float:
             began = time.perf_counter()
-            self.writer.write(case, logits, properties, report)
+            self.writer.write(case, logits, properties, report, evidence)
             return time.perf_counter() - began
 
         return export
@@ -147,6 +160,7 @@ class Pipeline:
         reason = str(error) or type(error).__name__
         outcome.failed[case.identifier] = reason
         outcome.seconds.pop(case.identifier, None)
+        outcome.review.pop(case.identifier, None)
         self.writer.remove(case.identifier)
         bar.write(f"FAILED {case.identifier}: {reason}")
         bar.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from tqdm import tqdm
 
-from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, fingerprint, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.backends import Backend, make_backend
+from nnunet_3dct.inference.calibration import read_temperature
 from nnunet_3dct.inference.empty_windows import empty_window_rule
+from nnunet_3dct.inference.explanation import WindowExplainer, check_file_ending, explain_case
 from nnunet_3dct.inference.sliding_window import Windows, mirrored_passes
 from nnunet_3dct.memory import is_out_of_memory, keep_freed_memory
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
@@ -36,10 +38,12 @@ class CasePrediction:
     Attributes:
         logits: segmentation logits ``(L, Z, Y, X)`` in the network's spacing, in half precision.
         case_class: class probabilities and how they came about.
+        evidence: for the predicted class, ``(Z, Y, X)`` in the network's spacing; None if it was not asked for.
     """
 
     logits: torch.Tensor
     case_class: CaseClass
+    evidence: torch.Tensor | None = None
 
 
 class MultiTaskPredictor:
@@ -57,6 +61,7 @@ class MultiTaskPredictor:
         skip_empty: leave out windows in which there is nothing but air, see
             :func:`~nnunet_3dct.inference.empty_windows.empty_window_rule`.
         sum_on_device: whether logits are summed on a GPU; else on the CPU.
+        explain: also say where the evidence for the predicted class lies; takes a pass in PyTorch for each window.
 
     Attributes:
         plans_manager, configuration_manager, label_manager, dataset_json: nnU-Net's, of the model.
@@ -65,6 +70,9 @@ class MultiTaskPredictor:
         head_config: describes the head.
         target: finds the voxels that carry the class.
         backends: one for each fold.
+        head_weights: fold -> fingerprint of its head.
+        temperature: of the class probabilities, None for none; see :mod:`nnunet_3dct.inference.calibration`.
+        calibration_note: why the model's calibration is not applied, None if there is nothing to say.
     """
 
     plans_manager: PlansManager
@@ -76,6 +84,10 @@ class MultiTaskPredictor:
     head_config: dict[str, Any]
     target: TargetLabels
     backends: list[Backend]
+    head_weights: dict[str, str]
+    temperature: float | None
+    calibration_note: str | None
+    _explainers: Sequence[WindowExplainer] = ()
 
     def __init__(
         self,
@@ -86,6 +98,7 @@ class MultiTaskPredictor:
         precision: str = "auto",
         skip_empty: bool = False,
         sum_on_device: bool = True,
+        explain: bool = False,
     ) -> None:
         if device.type == "cpu":
             keep_freed_memory()
@@ -96,6 +109,7 @@ class MultiTaskPredictor:
         self.precision = precision
         self.skip_empty = skip_empty
         self.sum_on_device = sum_on_device and device.type == "cuda"
+        self.explain = explain
 
     def load(
         self, model_folder: Path, folds: Sequence[int | str], checkpoint_name: str = "checkpoint_final.pth"
@@ -111,6 +125,7 @@ class MultiTaskPredictor:
             CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or
                 the folds' heads differ.
             SettingsError: the runtime or the precision asked for is not there, or the configuration is a cascade.
+            NNUNet3DCTError: maps of the evidence are asked for, and this head has none.
         """
         for name in ("plans.json", "dataset.json"):
             if not (model_folder / name).is_file():
@@ -126,8 +141,12 @@ class MultiTaskPredictor:
                     f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found "
                     f"{config}. Folds that are averaged must share classes and head."
                 )
+        self.head_weights = {str(f): fingerprint(c[HEAD_STATE]) for f, c in zip(folds, checkpoints, strict=True)}
+        self.temperature, self.calibration_note = read_temperature(model_folder, self.head_weights)
         first = checkpoints[0]
         self.dataset_json = load_json(str(model_folder / "dataset.json"))
+        if self.explain:
+            check_file_ending(self.dataset_json["file_ending"])
         self.plans_manager = PlansManager(load_json(str(model_folder / "plans.json")))
         self.configuration_manager = self.plans_manager.get_configuration(first["init_args"]["configuration"])
         if self.configuration_manager.previous_stage_name is not None:
@@ -157,6 +176,13 @@ class MultiTaskPredictor:
             empty_window_rule(self.plans_manager, self.configuration_manager) if self.skip_empty else None,
         )
         self._ways = list(ways_to_run(self.backends[0], self.device, self.sum_on_device))
+        if self.explain:
+            self._explainers = [WindowExplainer(n, self.device, self._torch_precision()) for n in networks]
+            self._explainers[0](torch.zeros(channels, *patch_size), 0)  # a head without gradient is told of now
+
+    def _torch_precision(self) -> str:
+        """That of the network in PyTorch; a runtime's own on the CPU does not concern it."""
+        return self.backends[0].precision if self.device.type == "cuda" else "f32"
 
     def _network(self, checkpoint: Mapping[str, Any], path: Path) -> MultiTaskUNet:
         unet = build_unet(self.plans_manager, self.configuration_manager, self.dataset_json)
@@ -176,7 +202,15 @@ class MultiTaskPredictor:
 
         Raises:
             RuntimeError: not even one pass fits the device (``torch.OutOfMemoryError``), or the pass failed.
+            NNUNet3DCTError: the class cannot be explained.
         """
+        prediction = self._predict_on_device(data)
+        if not self._explainers:
+            return prediction
+        return replace(prediction, evidence=explain_case(self._explainers, self._windows, data, prediction.case_class))
+
+    def _predict_on_device(self, data: torch.Tensor) -> CasePrediction:
+        """Predict with as many passes at once as the memory allows."""
         while True:
             try:
                 return self._predict(data, *self._ways[0])
@@ -205,6 +239,7 @@ class MultiTaskPredictor:
         """What produced a prediction, for reports and manifests."""
         return {
             "trainer": self.trainer_name,
+            "head_weights": self.head_weights,
             "tta": self.tta,
             "mirror_axes": list(self.allowed_mirroring_axes or []) if self.tta != "none" else [],
             "step_size": self.step_size,

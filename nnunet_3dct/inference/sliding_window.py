@@ -101,6 +101,28 @@ class Windows:
         inside = (slice(None), *inside[1:])  # the first is of the image's channels
         return logits[inside], evidence.result()
 
+    def blend(self, data: Tensor, weights: Sequence[float], look: Callable[[Tensor], Tensor]) -> Tensor:
+        """One map of a case from a map of each window, averaged as logits are where windows overlap.
+
+        Args:
+            data: preprocessed image ``(C, Z, Y, X)``.
+            weights: by which the map of each window is multiplied; windows of weight 0 are not looked at.
+            look: gives the map ``(*patch)`` of a window ``(C, *patch)``.
+
+        Returns:
+            ``(Z, Y, X)``, float32, on the CPU.
+        """
+        padded, inside = pad_nd_image(data, self.patch_size, "constant", {"value": 0}, True, None)
+        gaussian = compute_gaussian(
+            self.patch_size, sigma_scale=1 / 8, value_scaling_factor=10, dtype=torch.float32, device=torch.device("cpu")
+        )
+        total, norm = torch.zeros(padded.shape[1:]), torch.zeros(padded.shape[1:])
+        for window, weight in zip(self._worth_looking(padded), weights, strict=True):
+            norm[window[1:]] += gaussian
+            if weight > 0:
+                total[window[1:]] += look(padded[window]).float().cpu() * gaussian * weight
+        return (total / norm.clamp_min(torch.finfo(norm.dtype).tiny))[inside[1:]]
+
     def _means(
         self, backend: Backend, data: Tensor, windows: Sequence[Slices], at_once: int, evidence: ClassEvidence
     ) -> Iterator[tuple[Slices, Tensor]]:

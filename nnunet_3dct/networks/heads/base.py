@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nnunet_3dct.networks.hirescam import hirescam
+
 
 class UNetFeatures(NamedTuple):
     """Features of one forward pass.
@@ -68,3 +70,11 @@ class ClassificationHead(nn.Module):
 
     def forward(self, features: UNetFeatures) -> Tensor:
         return self.classify(*self.summarize(features))
+
+    def evidence(self, features: UNetFeatures, label: int) -> list[Tensor]:
+        """Where the evidence for a class lies: signed maps ``(B, ...)``, each on the grid of a stage.
+
+        :func:`~nnunet_3dct.networks.hirescam.hirescam` serves every head; one that is known to be a sum over voxels
+        may take itself apart.
+        """
+        return hirescam(self, features, label)

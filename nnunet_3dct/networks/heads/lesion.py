@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nnunet_3dct.networks.heads import register
 from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.pooling import pool_features, pooled_width
+from nnunet_3dct.networks.hirescam import class_margin
+from nnunet_3dct.networks.pooling import pool_features, pooled_width, unpool_features
 from nnunet_3dct.networks.standardize import RunningStandardize
 
 LEAST_TARGET = 3.0  # log2 of the voxels below which averages under the target mean nothing
@@ -67,3 +68,17 @@ class LesionHead(ClassificationHead):
         shows_target = pooled[:, -1] > LEAST_TARGET
         with torch.autocast(pooled.device.type, enabled=False):
             return self.classifier(self.dropout(self.norm(pooled, shows_target)))
+
+    @torch.no_grad()
+    def evidence(self, features: UNetFeatures, label: int) -> list[Tensor]:
+        """Taken apart exactly, against what the training volumes show on average.
+
+        For given target the class margin is a sum over the places of all stages, plus what the size of the target and
+        the bias add, which lie nowhere. Gradient times activation would sum up another number: that of features that
+        are not standardised, most of which is what all cases have in common.
+        """
+        (pooled,) = self.summarize(features)
+        above = pooled - self.norm.mean
+        slopes = self.norm(pooled) / torch.where(above == 0, 1.0, above)  # a feature that is cut off keeps its limit
+        slopes = slopes * class_margin(self.classifier.weight.T, label)
+        return unpool_features(features, self.target_channels, self.regions, slopes, self.norm.mean)
