@@ -70,9 +70,7 @@ def cross_validate(
             "pooled": pooled,
             **_spread_of_classes(
                 {
-                    str(fold.fold): evaluate_predictions(
-                        fold.predictions, labels, class_names, resamples=0, seed=0
-                    )
+                    str(fold.fold): evaluate_predictions(fold.predictions, labels, class_names, resamples=0, seed=0)
                     for fold in folds
                     if _known(fold.predictions, labels)
                 }

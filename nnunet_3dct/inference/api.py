@@ -16,7 +16,7 @@ import SimpleITK
 
 from nnunet_3dct.data.integrity import check_case_files, check_finite, geometry_differences, image_geometry
 from nnunet_3dct.errors import ImageError, SettingsError
-from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid
+from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid, note_empty_map
 from nnunet_3dct.inference.export import class_report
 from nnunet_3dct.inference.model_folder import find_folds
 from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
@@ -167,6 +167,7 @@ class Predictor:
             review_below=self.abstain,
             **self._produced_by,
         )
+        note_empty_map(report, prediction.evidence)
         report["target_voxels"] = int(np.isin(segmentation, predictor.target.labels).sum())
         return Prediction(
             segmentation,

@@ -24,6 +24,7 @@ from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 FOLDER = "evidence"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files that hold float32 and a geometry
 STEPS = 2**16 - 1
+EMPTY = "no place speaks for the predicted class: it rests on the head's biases"
 
 
 def check_file_ending(ending: str) -> None:
@@ -78,27 +79,30 @@ def explain_case(
         case_class: what was predicted.
 
     Returns:
-        ``(Z, Y, X)`` in the network's spacing, 0 where the sum speaks against the class.
+        ``(Z, Y, X)`` in the network's spacing, 0 where the sum speaks against the class; 0 everywhere if no place
+        speaks for it, see :func:`note_empty_map`.
 
     Raises:
-        NNUNet3DCTError: nothing in the image changes the class, or the evidence is not finite.
+        NNUNet3DCTError: the evidence is not finite.
     """
     label, total = case_class.pred, torch.zeros(data.shape[1:])
     for explain, weights in zip(explainers, case_class.window_weights, strict=True):
         total += windows.blend(data, weights, partial(explain, label=label))
     if not bool(torch.isfinite(total).all()):
         raise NNUNet3DCTError("Evidence: expected finite numbers, found NaN or infinity. Leave out --explain.")
-    if not bool((total > 0).any()):
-        raise NNUNet3DCTError(
-            f"Evidence for class {label}: expected places that speak for it, found "
-            f"{'none that speak against it either' if not bool(total.any()) else 'only such that speak against it'}. "
-            "The class rests on the head's biases; leave out --explain."
-        )
     return total.clamp_min_(0) / len(explainers)
 
 
+def note_empty_map(report: dict[str, Any], evidence: Tensor | None) -> bool:
+    """Say in a case's report that its map is black, and why; returns whether it is."""
+    if evidence is None or bool(evidence.any()):
+        return False
+    report["evidence"] = EMPTY
+    return True
+
+
 def evidence_on_image_grid(evidence: Tensor, properties: dict[str, Any], plans_manager: Any) -> np.ndarray:
-    """The evidence as the image's reader has it, ``(Z, Y, X)``, float32, with the maximum 1.
+    """The evidence as the image's reader has it, ``(Z, Y, X)``, float32, with the maximum 1 if there is any.
 
     Args:
         evidence: ``(Z, Y, X)`` in the network's spacing, nowhere negative; resampled linearly, 0 outside the crop.

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from nnunet_3dct.data.integrity import check_case_files
+from nnunet_3dct.inference.explanation import note_empty_map
 from nnunet_3dct.inference.export import CaseWriter, class_report
 from nnunet_3dct.inference.predictor import MultiTaskPredictor
 from nnunet_3dct.inference.preprocessing import preprocess
@@ -132,6 +133,8 @@ class Pipeline:
             review_below=self.review_below,
             **self.produced_by,
         )
+        if note_empty_map(report, prediction.evidence):
+            tqdm.write(f"{case}: {report['evidence']}; its map is black.")
         if report.get("review"):
             outcome.review[case] = max(report["probs"])
         if self.verbose:

@@ -202,7 +202,7 @@ class MultiTaskPredictor:
 
         Raises:
             RuntimeError: not even one pass fits the device (``torch.OutOfMemoryError``), or the pass failed.
-            NNUNet3DCTError: the class cannot be explained.
+            NNUNet3DCTError: the evidence is not finite.
         """
         prediction = self._predict_on_device(data)
         if not self._explainers:

@@ -127,6 +127,8 @@ def _evidence_text(drawn: CasePictures) -> str:
     """Where the evidence lies, in numbers; empty if it was not recorded."""
     if drawn.evidence is None:
         return ""
+    if not drawn.evidence.inside:
+        return "No place in the image speaks for the predicted class: it rests on the head's biases."
     inside = _join(
         [f"{percent(share)} in the predicted {title(name)}" for name, share in drawn.evidence.inside.items()]
     )

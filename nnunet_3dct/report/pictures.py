@@ -52,7 +52,7 @@ class Picture:
 @dataclass(frozen=True)
 class Evidence:
     """Where the evidence lies: ``inside``, its share within each predicted structure, and how far its strongest voxel
-    is from each shown slice (``distances`` in mm, by plane)."""
+    is from each shown slice (``distances`` in mm, by plane); both empty if the map is black."""
 
     inside: dict[str, float]
     distances: dict[str, float]
@@ -140,7 +140,9 @@ def _close_up(mask: np.ndarray, pixel: tuple[float, float]) -> tuple[float, floa
 
 def _describe_evidence(volume: OrientedVolume, prediction: OrientedVolume, target: Target, cohort: Cohort) -> Evidence:
     values = np.clip(np.nan_to_num(volume.array), 0, 1)
-    total = float(values.sum(dtype=np.float64)) or 1.0
+    total = float(values.sum(dtype=np.float64))
+    if not total:
+        return Evidence({}, {})
     inside = {
         name: float(values[np.isin(prediction.array, labels)].sum(dtype=np.float64)) / total
         for name, labels in cohort.drawn_structures.items()

@@ -27,13 +27,14 @@ from nnunet_3dct.inference.explanation import (
     evidence_image,
     evidence_on_image_grid,
     explain_case,
+    note_empty_map,
 )
 from nnunet_3dct.inference.predictor import build_unet
 from nnunet_3dct.inference.preprocessing import preprocess
 from nnunet_3dct.inference.sliding_window import Windows
 from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, UNetFeatures, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import feature_spec
-from tests.inference.predicting import run
+from tests.inference.predicting import reports, run
 from tests.inference.test_backends import network
 from tests.inference.test_predict import CASES, add_fold
 from tests.inference.test_predict_failures import copied, fails, files_of
@@ -141,14 +142,25 @@ def test_folds_are_averaged() -> None:
     torch.testing.assert_close(explained(data, both, cut, *networks), first)
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [(-torch.ones(1, *PATCH), "only such that speak against"), (torch.zeros(1, *PATCH), "none that speak against")],
-    ids=["against", "nothing"],
-)
-def test_class_without_evidence_is_an_error_and_not_a_black_map(data: Tensor, words: str) -> None:
-    with pytest.raises(NNUNet3DCTError, match=f"class 1: .*{words}.* biases"):
-        explained(data, case_class(1.0), windows())
+@pytest.mark.parametrize("data", [-torch.ones(1, *PATCH), torch.zeros(1, *PATCH)], ids=["against", "nothing"])
+def test_black_map_is_noted_in_the_report(data: Tensor) -> None:
+    report: dict[str, object] = {}
+    assert note_empty_map(report, explained(data, case_class(1.0), windows()))
+    assert "no place speaks for the predicted class" in str(report["evidence"])
+    assert not note_empty_map(report := {}, explained(torch.ones(1, *PATCH), case_class(1.0), windows()))
+    assert not note_empty_map(report, None) and report == {}
+
+
+def test_case_without_evidence_keeps_its_segmentation_and_class(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ClassificationHead, "evidence", lambda head, features, label: [-features.logits[:, 0].abs()])
+    run(images, tmp_path, "--explain")
+    captured = capsys.readouterr()
+    for case, report in reports(tmp_path).items():
+        assert (tmp_path / f"{case}.nii.gz").is_file() and "biases" in report["evidence"]
+        assert not SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "evidence" / f"{case}.nii.gz")).any()
+        assert f"{case}: no place speaks" in captured.out + captured.err
 
 
 def test_evidence_that_is_no_number_is_refused() -> None:

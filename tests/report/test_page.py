@@ -151,6 +151,13 @@ def test_evidence_is_drawn_where_it_exists_and_its_place_is_told(inputs):
     assert "0 % in the predicted pancreas and 100 % in the predicted lesion" in page.text
 
 
+def test_black_map_of_the_evidence_is_said_and_not_drawn(inputs):
+    inputs.volume("predictions/evidence", "case_0", np.zeros(SHAPE, np.float32))
+    page = Page(inputs.html())
+    assert "No place in the image speaks for the predicted class" in page.text
+    assert not any(a.get("aria-label", "").startswith("Evidence") for a in page.find("svg"))
+
+
 def test_cases_marked_for_review_are_named(inputs):
     inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], pred=0, num_classes=3, review=True)
     page = Page(inputs.html())
