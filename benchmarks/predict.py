@@ -61,7 +61,7 @@ def main() -> None:
     """Prepare, measure in turns, compare, print a Markdown table and write the figures."""
     args = _parser().parse_args()
     set_folders(args.work)
-    small, full = (60, 0) if args.quick else (1000, 500)
+    small, full = args.training_steps or ((60, 0) if args.quick else (1000, 500))
     model = prepare(args.work, args.device, small, full)
     if args.size == "ct":
         images, truth = whole_ct(args.work)
@@ -79,7 +79,7 @@ def main() -> None:
     result["settings"] = {
         "size": args.size,
         "cases": len(list(images.iterdir())),
-        "training_steps": {"an eighth of the patch": small, "whole patch": full},
+        "training_steps": json.loads((model / "trained").read_text()),
         "rounds": args.rounds,
     }
     print(table(result))
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("roi", "ct"), default="roi", help="ct: one volume of 300x512x512 voxels, "
         "without mirroring, and on the CPU without stock, which would take hours")  # fmt: skip
     parser.add_argument("--cases", type=int, help="to predict with --size roi. Default: 36, or 4 with --quick")
+    parser.add_argument("--training_steps", type=int, nargs=2, metavar=("SMALL", "WHOLE"), help="of the network, on "
+        "patches an eighth as large, then on whole ones. Default: 1000 500, or 60 0 with --quick")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, in turns. Default: %(default)s")
     parser.add_argument("--runs", nargs="+", choices=list(OURS), help="default: by --size and --quick")
     parser.add_argument("--quick", action="store_true", help="few cases, a short training, fewer runs")

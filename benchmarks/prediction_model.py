@@ -56,7 +56,7 @@ def prepare(work: Path, device: str, small_steps: int, full_steps: int) -> Path:
         full_steps: after them on the planned patches, one a step; 0 for none.
 
     Returns:
-        The folder of the model.
+        The folder of the model; its file ``trained`` says how many steps it has seen.
     """
     model = work / "results" / DATASET / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
     done = model / "trained"
@@ -75,7 +75,7 @@ def prepare(work: Path, device: str, small_steps: int, full_steps: int) -> Path:
         _train(plans_file, json.loads(planned), patch, device, full_steps, 0.01, [small_model])
     plans_file.write_text(planned)
     (model / "plans.json").write_text(planned)
-    done.touch()
+    done.write_text(json.dumps({"an eighth of the patch": small_steps, "whole patch": full_steps}))
     return model
 
 
