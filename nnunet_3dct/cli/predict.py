@@ -183,8 +183,9 @@ def _resolve_mirroring(args: argparse.Namespace) -> None:
 
 
 def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[int | str]]:
+    from nnunet_3dct.inference.devices import choose_device
     from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
-    from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
+    from nnunet_3dct.inference.predictor import MultiTaskPredictor
     from nnunet_3dct.settings import Settings
 
     settings = Settings.from_env()

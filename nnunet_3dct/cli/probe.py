@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunet_3dct.cli.trained_folds import find_dataset
 from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
 
 
@@ -45,14 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _probe(args: argparse.Namespace) -> None:
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
     from tqdm import tqdm
 
-    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
     from nnunet_3dct.files import write_json
+    from nnunet_3dct.inference.devices import choose_device
     from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
-    from nnunet_3dct.inference.predictor import choose_device
     from nnunet_3dct.probe.report import format_report, probe
     from nnunet_3dct.settings import Settings
 
@@ -60,13 +58,7 @@ def _probe(args: argparse.Namespace) -> None:
     folds = [fold for fold in find_folds(model, args.f, args.chk) if fold != "all"]
     if not folds:
         raise SettingsError("-f: expected folds with held-out cases, found only all.")
-    try:
-        base = Path(nnUNet_preprocessed.require()) / model.parent.name
-    except RuntimeError as error:
-        raise SettingsError(str(error)) from error
-    if not (base / "splits_final.json").is_file():
-        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
-    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
+    base, splits, labels = find_dataset(model)
     chosen = Settings.from_env({"NNUNETV2_MT_TARGET_LABELS": args.target_labels or ""}).target_labels
     bar = partial(tqdm, desc="cases", leave=False, disable=True if args.disable_progress_bar else None)
 
@@ -79,9 +71,9 @@ def _probe(args: argparse.Namespace) -> None:
     result = probe(
         model,
         base,
-        load_json(str(base / "splits_final.json")),
+        splits,
         [int(fold) for fold in folds],
-        load_class_labels(find_class_labels([base, *raw])),
+        labels,
         checkpoint_name=args.chk,
         target_labels=chosen,
         device=choose_device(args.device),

@@ -45,6 +45,28 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds. Default: all with a validation")
 
 
+def find_dataset(model: Path) -> tuple[Path, list[dict[str, list[str]]], ClassLabels]:
+    """Preprocessed folder, splits and class labels of the dataset that a model was trained on.
+
+    Raises:
+        NNUNet3DCTError: one of them is missing, or the labels are malformed.
+    """
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+
+    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
+
+    try:
+        base = Path(nnUNet_preprocessed.require()) / model.parent.name
+    except RuntimeError as error:
+        raise SettingsError(str(error)) from error
+    if not (base / "splits_final.json").is_file():
+        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
+    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
+    labels = load_class_labels(find_class_labels([base, *raw]))
+    return base, load_json(str(base / "splits_final.json")), labels
+
+
 def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
     """Find and read what the flags name.
 
@@ -52,22 +74,12 @@ def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
         NNUNet3DCTError: something of it is missing or does not fit.
     """
     from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
-    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
     from nnunet_3dct.evaluation.out_of_fold import read_out_of_fold
     from nnunet_3dct.inference.model_folder import find_model_folder
 
     model = find_model_folder(args.d, args.tr, args.p, args.c)
-    try:
-        base = Path(nnUNet_preprocessed.require()) / model.parent.name
-    except RuntimeError as error:
-        raise SettingsError(str(error)) from error
-    if not (base / "splits_final.json").is_file():
-        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
-    splits = load_json(str(base / "splits_final.json"))
-    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
-    labels = load_class_labels(find_class_labels([base, *raw]))
+    base, splits, labels = find_dataset(model)
     folds = read_out_of_fold(model, splits, args.f)
     names = load_json(str(model / "dataset.json")).get("class_names")
     return TrainedFolds(model, base, folds, labels, names, find_warnings(model, folds, splits))

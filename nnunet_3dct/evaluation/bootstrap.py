@@ -173,6 +173,13 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
+def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
+    """95 % interval of the mean of ``values`` ``(N,)``; None with fewer than two values or no resamples."""
+    if not resamples or len(values) < 2:
+        return None
+    return percentile_interval(draw_counts(np.zeros(len(values), int), resamples, seed) @ values / len(values))
+
+
 def confidence_intervals(
     truth: np.ndarray,
     predicted: np.ndarray,

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, wilcoxon
 
 from nnunet_3dct.class_labels import load_class_labels
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.evaluation.bootstrap import draw_counts, percentile_interval, resampled_metrics
+from nnunet_3dct.evaluation.bootstrap import draw_counts, mean_interval, percentile_interval, resampled_metrics
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.class_predictions import read_predictions
 from nnunet_3dct.evaluation.classification import check_resampling, classified_cases
@@ -117,10 +117,7 @@ def _paired(pairs: np.ndarray, resamples: int, seed: int) -> dict[str, Any] | No
     if not len(pairs):
         return None
     differences = pairs[:, 0] - pairs[:, 1]
-    interval = None
-    if resamples and len(pairs) > 1:
-        counts = draw_counts(np.zeros(len(pairs), int), resamples, seed)
-        interval = percentile_interval(counts @ differences / len(pairs))
+    interval = mean_interval(differences, resamples, seed)
     found = _difference(float(pairs[:, 0].mean()), float(pairs[:, 1].mean()), interval)
     found["wilcoxon_p_value"] = float(wilcoxon(differences).pvalue) if differences.any() else None
     return found

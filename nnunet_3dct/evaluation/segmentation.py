@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_3dct.errors import EvaluationError
+from nnunet_3dct.evaluation.bootstrap import mean_interval
 from nnunet_3dct.evaluation.lesions import detect_lesions
 from nnunet_3dct.evaluation.surface import surface_metrics
 from nnunet_3dct.evaluation.volumes import Pair, find_reader, load_label_scheme, match_files, read_pair
@@ -194,12 +195,9 @@ def _statistics(values: np.ndarray) -> dict[str, Any]:
     """Mean with the percentile interval of a bootstrap of the cases, median, standard deviation, number of values."""
     if not len(values):
         return {"mean": None, "mean_interval": None, "median": None, "sd": None, "n": 0}
-    rng = np.random.default_rng(INTERVAL_SEED)
-    drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=INTERVAL_RESAMPLES)
-    low, high = np.quantile(drawn @ values / len(values), [0.025, 0.975])
     return {
         "mean": values.mean(),
-        "mean_interval": [low, high] if len(values) > 1 else None,
+        "mean_interval": mean_interval(values, INTERVAL_RESAMPLES, INTERVAL_SEED),
         "median": np.median(values),
         "sd": values.std(ddof=1) if len(values) > 1 else None,
         "n": len(values),

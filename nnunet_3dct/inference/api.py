@@ -16,10 +16,11 @@ import SimpleITK
 
 from nnunet_3dct.data.integrity import check_case_files, check_finite, geometry_differences, image_geometry
 from nnunet_3dct.errors import ImageError, SettingsError
+from nnunet_3dct.inference.devices import choose_device
 from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid, note_empty_map
 from nnunet_3dct.inference.export import class_report
 from nnunet_3dct.inference.model_folder import find_folds
-from nnunet_3dct.inference.predictor import MultiTaskPredictor, choose_device
+from nnunet_3dct.inference.predictor import MultiTaskPredictor
 from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
 
 File = str | PathLike[str]

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import nn
 from tqdm import tqdm
 
-from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, fingerprint, head_config, read_checkpoint
+from nnunet_3dct.checkpoint import HEAD_STATE, fingerprint, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.backends import Backend, make_backend
 from nnunet_3dct.inference.calibration import read_temperature
+from nnunet_3dct.inference.devices import ways_to_run
 from nnunet_3dct.inference.empty_windows import empty_window_rule
 from nnunet_3dct.inference.explanation import WindowExplainer, check_file_ending, explain_case
+from nnunet_3dct.inference.saved_network import build_unet, load_saved_network
 from nnunet_3dct.inference.sliding_window import Windows, mirrored_passes
 from nnunet_3dct.memory import is_out_of_memory, keep_freed_memory
-from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.target import TargetLabels
 
 
@@ -186,13 +183,7 @@ class MultiTaskPredictor:
 
     def _network(self, checkpoint: Mapping[str, Any], path: Path) -> MultiTaskUNet:
         unet = build_unet(self.plans_manager, self.configuration_manager, self.dataset_json)
-        head = build_saved_head(self.head_config, unet, checkpoint.get("trainer_name", ""))
-        weights, head_weights = checkpoint["network_weights"], checkpoint[HEAD_STATE]
-        check_unet_fits(unet.state_dict(), weights, str(path))
-        check_unet_fits(head.state_dict(), head_weights, f"{path} ({HEAD_STATE})")
-        network = MultiTaskUNet(unet, head)
-        network.load_state_dict(MultiTaskUNet.join_state_dicts(weights, head_weights))
-        return network.eval()
+        return load_saved_network(checkpoint, self.head_config, unet, str(path))
 
     def predict_case(self, data: torch.Tensor) -> CasePrediction:
         """Predict one case.
@@ -246,66 +237,3 @@ class MultiTaskPredictor:
             "skip_empty": self.skip_empty,
             **self.backends[0].describe(),
         }
-
-
-def ways_to_run(backend: Backend, device: torch.device, sum_on_device: bool) -> Iterator[tuple[int, torch.device]]:
-    """Passes at once and where logits are summed: first the fastest, at last what takes least memory."""
-    at_once = backend.windows_at_once
-    if sum_on_device:
-        while at_once > 1:
-            yield at_once, device
-            at_once //= 2
-        yield 1, device
-        at_once = backend.windows_at_once
-    while at_once > 1:
-        yield at_once, torch.device("cpu")
-        at_once //= 2
-    yield 1, torch.device("cpu")
-
-
-def build_saved_head(config: Mapping[str, Any], unet: nn.Module, trainer_name: str) -> ClassificationHead:
-    """The head that a checkpoint describes.
-
-    A head of the user's own is registered by the module that also holds its trainer, so that module is looked for
-    where nnU-Net looks for trainers.
-
-    Raises:
-        CheckpointError: no module has registered it.
-    """
-    if config["name"] not in head_names():
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-        with contextlib.suppress(RuntimeError), contextlib.redirect_stdout(io.StringIO()):
-            recursive_find_trainer_class_by_name(trainer_name)
-    return build_head(config["name"], feature_spec(unet), config["num_classes"], **config.get("options", {}))
-
-
-def build_unet(plans_manager: PlansManager, configuration: ConfigurationManager, dataset_json: dict) -> nn.Module:
-    """nnU-Net's network for a configuration, without deep supervision."""
-    return get_network_from_plans(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        determine_num_input_channels(plans_manager, configuration, dataset_json),
-        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
-        deep_supervision=False,
-    )
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, else the CPU; MPS, which nobody has tried yet, has to be asked for.
-
-    Raises:
-        SettingsError: the device asked for is not there.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = "cuda" if present["cuda"] else "cpu"
-    if not present[name]:
-        there = ", ".join(kind for kind, is_there in present.items() if is_there)
-        raise SettingsError(f"-device {name}: expected a device of this machine, found only {there}.")
-    return torch.device(name, 0) if name == "cuda" else torch.device(name)

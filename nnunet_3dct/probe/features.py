@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.inference.pooled_features import PooledFeatures
-from nnunet_3dct.inference.predictor import build_saved_head, build_unet
+from nnunet_3dct.inference.saved_network import build_saved_head, build_unet
 from nnunet_3dct.inference.upstream import upstream_predictor
 from nnunet_3dct.probe.target_features import target_features
 from nnunet_3dct.target import TargetLabels

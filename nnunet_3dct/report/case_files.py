@@ -7,9 +7,8 @@ from pathlib import Path
 
 from nnunet_3dct.data.integrity import geometry_differences, read_geometry
 from nnunet_3dct.errors import EvaluationError, ImageError, listing
+from nnunet_3dct.inference.explanation import FOLDER as EVIDENCE_FOLDER
 from nnunet_3dct.report.options import ReportOptions
-
-EVIDENCE_FOLDER = "evidence"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nnunet_3dct.evaluation.class_predictions import (
     check_predictions,
     read_predictions,
 )
-from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.report.options import ReportOptions
 
 
@@ -80,7 +80,7 @@ def read_class_results(options: ReportOptions, cases: Sequence[str]) -> ClassRes
     if options.class_labels:
         labels = load_class_labels(options.class_labels)
         names = check_predictions(predictions, labels, given)
-        metrics = evaluate_classification(folder, options.class_labels, names)
+        metrics = evaluate_predictions(predictions, labels, names, resamples=2000, seed=0)
     else:
         labels, metrics = ClassLabels({}, folder), None
         # the checks compare with labels; without any, the predictions stand in for them
