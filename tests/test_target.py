@@ -80,7 +80,7 @@ def test_in_patch_equals_a_search_in_numpy(shape, wanted, dtype):
     found = finder.in_patch(torch.from_numpy(target).to(dtype))
     assert found.dtype == torch.bool
     assert found.tolist() == expected
-    assert True in expected and False in expected
+    assert set(expected) == {True, False}  # else the samples would tell nothing
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, [False, True, True]), (("lesion",), [False, False, True])])

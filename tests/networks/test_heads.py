@@ -155,3 +155,11 @@ def test_grid_head_keeps_where_the_strongest_response_is() -> None:
     left.decoder[-1][..., 0, 0] = 5
     right.decoder[-1][..., 0, 7] = 5
     assert not torch.allclose(head(left), head(right))
+
+
+def test_head_without_methods_is_named() -> None:
+    class Unfinished(ClassificationHead):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Unfinished gives neither forward nor summarize.*new-head\.md"):
+        Unfinished(SPECS[0], 3)(features(SPECS[0]))

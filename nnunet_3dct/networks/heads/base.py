@@ -62,11 +62,11 @@ class ClassificationHead(nn.Module):
 
     def summarize(self, features: UNetFeatures) -> tuple[Tensor, ...]:
         """From feature maps to small tensors, each ``(B, ...)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} gives neither forward nor summarize (docs/new-head.md)")
 
     def classify(self, *summary: Tensor) -> Tensor:
         """Class logits ``(B, num_classes)`` of what :meth:`summarize` gives."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} gives neither forward nor classify (docs/new-head.md)")
 
     def forward(self, features: UNetFeatures) -> Tensor:
         return self.classify(*self.summarize(features))
