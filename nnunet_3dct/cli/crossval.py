@@ -13,16 +13,9 @@ from nnunetv2.configuration import default_num_processes
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.cli.trained_folds import add_model_flags, find_trained_folds
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError
+from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
 
 METRICS_NAME = "crossval_metrics.json"
-SHOWN = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1_macro": "macro-F1",
-    "cohen_kappa": "Cohen's kappa",
-    "auc_macro": "macro AUC",
-    "brier_score": "Brier score (0 best, 2 worst)",
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,7 +61,7 @@ def format_result(result: dict[str, Any]) -> str:
     if classes["pooled"]:
         intervals = classes["pooled"]["confidence_intervals"] or {}
         rows = []
-        for key, name in SHOWN.items():
+        for key, name in CLASS_METRICS.items():
             of_folds = [classes["per_fold"].get(fold, {}).get(key) for fold in folds]
             row = _row(classes["pooled"][key], intervals.get(key), classes["spread"][key], of_folds, 3)
             rows.append([name, *row])

@@ -10,20 +10,9 @@ from typing import Any
 
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
+from nnunet_3dct.evaluation.metric_names import CLASS_METRICS, METRICS_OF_A_CLASS
 
 METRICS_NAME = "classification_metrics.json"
-HEADLINES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1_macro": "macro-F1",
-    "f1_weighted": "weighted F1",
-    "cohen_kappa": "Cohen's kappa",
-    "matthews_corrcoef": "Matthews correlation",
-    "auc_macro": "macro AUC",
-    "average_precision_macro": "macro average precision",
-    "brier_score": "Brier score (0 best, 2 worst)",
-    "expected_calibration_error": "expected calibration error",
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,9 +39,8 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     """Lay out the numbers with intervals, each class, the confusion matrix, the comparison and the warnings."""
     names = metrics["class_names"]
     parts = [f"{metrics['n_samples']} cases, from {metrics['source']}", _overall(metrics)]
-    kinds = {"F1": "f1", "precision": "precision", "recall": "recall", "AUC": "auc", "AP": "average_precision"}
     rows = [
-        [name, *(_of_class(metrics, f"{key}_per_class", k) for k in range(len(names)))] for name, key in kinds.items()
+        [name, *(_of_class(metrics, key, k) for k in range(len(names)))] for key, name in METRICS_OF_A_CLASS.items()
     ]
     rows.append(["cases", *(str(sum(row)) for row in metrics["confusion_matrix"])])
     parts.append(table(["one against the rest", *names], rows))
@@ -67,7 +55,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
 def _overall(metrics: dict[str, Any]) -> str:
     intervals = metrics["confidence_intervals"] or {}
     rows = []
-    for key, name in HEADLINES.items():
+    for key, name in CLASS_METRICS.items():
         row = [name, number(metrics[key])]
         if intervals:
             row.append("{:.3f} to {:.3f}".format(*intervals[key]) if key in intervals else "-")
@@ -89,7 +77,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     """Lay out a paired comparison of two folders."""
     rows = []
     for key, found in comparison["metrics"].items():
-        row = [HEADLINES[key], number(found["first"]), number(found["second"]), f"{found['difference']:+.3f}"]
+        row = [CLASS_METRICS[key], number(found["first"]), number(found["second"]), f"{found['difference']:+.3f}"]
         rows.append([*row, "{:+.3f} to {:+.3f}".format(*found["interval"]) if found["interval"] else "-"])
     test = comparison["mcnemar"]
     return "\n".join(

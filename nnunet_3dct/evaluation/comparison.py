@@ -15,11 +15,7 @@ from nnunet_3dct.evaluation.bootstrap import draw_counts, mean_interval, percent
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.class_predictions import read_predictions
 from nnunet_3dct.evaluation.classification import check_resampling, classified_cases
-
-CLASS_METRICS = (
-    "accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "cohen_kappa", "matthews_corrcoef", "auc_macro",
-    "average_precision_macro", "brier_score", "expected_calibration_error",
-)  # fmt: skip
+from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
 
 
 def compare_classifications(

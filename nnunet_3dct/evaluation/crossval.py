@@ -14,10 +14,9 @@ from nnunet_3dct.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.class_predictions import Prediction
 from nnunet_3dct.evaluation.classification import evaluate_predictions
+from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
 from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
 from nnunet_3dct.evaluation.segmentation import AVERAGED, evaluate_segmentation, summarize
-
-CLASS_SPREAD = ("accuracy", "balanced_accuracy", "f1_macro", "cohen_kappa", "auc_macro", "brier_score")
 
 
 def cross_validate(
@@ -120,8 +119,8 @@ def _segmentation(results: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _spread_of_classes(metrics: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    per_fold = {fold: {key: found[key] for key in (*CLASS_SPREAD, "n_samples")} for fold, found in metrics.items()}
-    spread = {key: mean_and_sd([found[key] for found in per_fold.values()]) for key in CLASS_SPREAD}
+    per_fold = {fold: {key: found[key] for key in (*CLASS_METRICS, "n_samples")} for fold, found in metrics.items()}
+    spread = {key: mean_and_sd([found[key] for found in per_fold.values()]) for key in CLASS_METRICS}
     return {"per_fold": per_fold, "spread": spread}
 
 

@@ -22,8 +22,6 @@ from nnunet_3dct.target import TargetLabels
 Slices = tuple[slice | int, ...]
 Axes = tuple[int, ...]
 
-MIRRORINGS = ("none", "pair", "flips", "full")
-
 
 def mirrored_passes(allowed: Sequence[int] | None, tta: str) -> list[Axes]:
     """Spatial axes to mirror in each pass over a window; the plain pass comes first.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnunet_3dct.evaluation.metric_names import CLASS_METRICS, METRICS_OF_A_CLASS
 from nnunet_3dct.report.cohort import Cohort
 from nnunet_3dct.report.formats import NONE, interval, number, percent, title
 
@@ -26,26 +27,6 @@ LESIONS = (
     ("sensitivity", "Sensitivity", 3),
     ("precision", "Precision", 3),
     ("false_per_case", "False per case", 2),
-)
-# key of the classification metrics or of their calibration, name; those that do not exist are left out
-CLASSIFICATION = (
-    ("accuracy", "Accuracy"),
-    ("balanced_accuracy", "Balanced accuracy"),
-    ("f1_macro", "F1, macro"),
-    ("f1_weighted", "F1, weighted"),
-    ("auc_macro", "AUC, macro"),
-    ("average_precision_macro", "Average precision, macro"),
-    ("cohen_kappa", "Cohen's kappa"),
-    ("matthews_corrcoef", "Matthews correlation"),
-    ("brier_score", "Brier score (0 best, 2 worst)"),
-    ("expected_calibration_error", "Expected calibration error"),
-)
-CLASSES = (
-    ("f1_per_class", "F1"),
-    ("precision_per_class", "Precision"),
-    ("recall_per_class", "Recall"),
-    ("auc_per_class", "AUC"),
-    ("average_precision_per_class", "Average precision"),
 )
 
 
@@ -104,15 +85,14 @@ def _statistics(found: Mapping[str, Any], digits: int, cases: int) -> Cell:
 
 def class_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Metrics over all classes, and of each."""
-    values = {**metrics, **(metrics.get("calibration") or {})}
     intervals = metrics.get("confidence_intervals") or {}
     overall: list[list[Cell]] = [
-        [label, number(values[key]), interval(intervals.get(key))]
-        for key, label in CLASSIFICATION
-        if values.get(key) is not None
+        [label, number(metrics[key]), interval(intervals.get(key))]
+        for key, label in CLASS_METRICS.items()
+        if metrics.get(key) is not None
     ]
     by_class = metrics.get("confidence_intervals_per_class") or {}
-    columns = [(key, label) for key, label in CLASSES if metrics.get(key)]
+    columns = [(key, label) for key, label in METRICS_OF_A_CLASS.items() if metrics.get(key)]
     rows: list[list[Cell]] = [
         [
             name,
