@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nnunet_3dct.files import write_json
+from nnunet_3dct.formats.atomic import write_json
 
 HEADS = ("nnUNetTrainer_CLSHeadSumFT", "nnUNetTrainer_CLSHeadLesion")
 

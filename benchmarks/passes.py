@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="Default: %(default)s")
     args = parser.parse_args()
     set_folders(args.work)
-    from nnunet_3dct.inference.predictor import MultiTaskPredictor
+    from nnunet_3dct.inference.model import MultiTaskPredictor
 
     tasks: dict[str, Callable[[], Any]] = {}
     model = args.work / "results" / DATASET / f"{TRAINER}__{PLANS}__{CONFIGURATION}"

@@ -22,7 +22,7 @@ CT_SHAPE, CT_NETWORK_SHAPE = (300, 512, 512), (375, 526, 526)
 # a step nnU-Net's third of patches around foreground would be none
 TRAIN = """
 import os, sys, torch
-from nnunet_3dct.checkpoint import HEAD_STATE, read_checkpoint
+from nnunet_3dct.formats.checkpoint import HEAD_STATE, read_checkpoint
 from nnunetv2.run.run_training import get_trainer_from_args
 dataset, configuration, name, plans, device, *start = sys.argv[1:]
 torch.set_num_threads(os.cpu_count() if device == "cpu" else 1)

@@ -24,7 +24,7 @@ from typing import Any
 
 from processes import machine, run
 
-from nnunet_3dct.memory import keep_freed_memory
+from nnunet_3dct.runtime import keep_freed_memory
 
 DATASET = "Dataset001_3DCT"
 PLANS, CONFIGURATION = "nnUNetPlans", "3d_fullres"

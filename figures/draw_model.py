@@ -23,7 +23,7 @@ from figures.model_outline import ModelOutline, outline_model
 from figures.unet_drawing import draw_unet, rows
 from nnunet_3dct.errors import NNUNet3DCTError
 from nnunet_3dct.networks.heads import head_names
-from nnunet_3dct.training.trainers import nnUNetTrainer_CLSHeadSumFT
+from nnunet_3dct.training.variants import nnUNetTrainer_CLSHeadSumFT
 
 HERE = Path(__file__).parent
 WIDTH = 1000.0

@@ -19,7 +19,7 @@ from figures.head_outline import HeadOutline, Shape, outline_head
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.networks.heads import build_head
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
-from nnunet_3dct.training import trainers
+from nnunet_3dct.training import variants as trainers
 
 _BLOCKS = {ConvDropoutNormReLU: "conv", BasicBlockD: "residual", BottleneckD: "bottleneck"}
 

@@ -12,8 +12,8 @@ class NNUNet3DCTError(Exception):
     """Base of all errors raised on purpose by this package."""
 
 
-class SettingsError(NNUNet3DCTError):
-    """An ``NNUNETV2_MT_*`` variable or a command-line argument holds a value that cannot be used."""
+class SettingsError(NNUNet3DCTError, ValueError):
+    """A variable, a command-line argument or an argument of a Python call holds a value that cannot be used."""
 
 
 class ClassLabelsError(NNUNet3DCTError):

@@ -82,7 +82,7 @@ def plan_and_preprocess(preprocessed: Path) -> None:
         preprocess_dataset,
     )
 
-    from nnunet_3dct.planning import SmallUNetPlanner
+    from nnunet_3dct.training.planners import SmallUNetPlanner
 
     extract_fingerprint_dataset(DATASET_ID, num_processes=1, show_progress_bar=False)
     plan_experiment_dataset(DATASET_ID, SmallUNetPlanner, gpu_memory_target_in_gb=1)

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _remove(args: argparse.Namespace) -> None:
-    from nnunet_3dct.inference.calibration import CALIBRATION_NAME
-    from nnunet_3dct.inference.model_folder import find_model_folder
+    from nnunet_3dct.formats.calibration import CALIBRATION_NAME
+    from nnunet_3dct.paths import find_model_folder
 
     path = find_model_folder(args.d, args.tr, args.p, args.c) / CALIBRATION_NAME
     there = path.is_file()
@@ -52,10 +52,10 @@ def _remove(args: argparse.Namespace) -> None:
 def _calibrate(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from nnunet_3dct.evaluation.calibration import HIGHEST, LOWEST, calibrate
     from nnunet_3dct.evaluation.classification import classified_cases
-    from nnunet_3dct.evaluation.temperature import HIGHEST, LOWEST, calibrate
-    from nnunet_3dct.files import to_json, write_json
-    from nnunet_3dct.inference.calibration import CALIBRATION_NAME
+    from nnunet_3dct.formats.atomic import to_json, write_json
+    from nnunet_3dct.formats.calibration import CALIBRATION_NAME
 
     found = find_trained_folds(args)
     fold_of = {case: fold.fold for fold in found.folds for case in fold.predictions}

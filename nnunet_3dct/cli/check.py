@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from nnunet_3dct.errors import SettingsError
 
 if TYPE_CHECKING:
-    from nnunet_3dct.data.install import Finding
+    from nnunet_3dct.data.installation import Finding
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one line a check; the exit code is 1 when one of them failed."""
     args = _parser().parse_args(argv)
-    from nnunet_3dct.data.install import check_installation
+    from nnunet_3dct.data.installation import check_installation
 
     settings, num_classes = _check_settings()
     print("Installation")
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check_settings() -> tuple[Finding, int | None]:
     """The variables of a training run, and the number of classes that they ask for."""
-    from nnunet_3dct.data.install import Finding
+    from nnunet_3dct.data.installation import Finding
     from nnunet_3dct.settings import Settings
 
     name = "NNUNETV2_* variables"
@@ -65,11 +65,10 @@ def _check_settings() -> tuple[Finding, int | None]:
 
 def _report_dataset(dataset: str, num_processes: int | None, num_classes: int | None) -> int:
     """Print the state of a dataset; returns the number of problems."""
-    from nnunetv2.configuration import default_num_processes
-    from nnunetv2.paths import nnUNet_preprocessed
     from tqdm import tqdm
 
-    from nnunet_3dct.data.check import check_raw_dataset
+    from nnunet_3dct.data.dataset_check import check_raw_dataset
+    from nnunet_3dct.upstream import default_num_processes, nnUNet_preprocessed
 
     try:
         folder = _dataset_folder(dataset)
@@ -99,8 +98,7 @@ def _dataset_folder(dataset: str) -> Path:
     """
     if Path(dataset).is_dir():
         return Path(dataset).resolve()
-    from nnunetv2.paths import nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+    from nnunet_3dct.upstream import maybe_convert_to_dataset_name, nnUNet_raw
 
     return Path(nnUNet_raw.require()) / maybe_convert_to_dataset_name(dataset)
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.cli.trained_folds import add_model_flags, find_trained_folds
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError
-from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
+from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS
+from nnunet_3dct.upstream import default_num_processes
 
 METRICS_NAME = "crossval_metrics.json"
 
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from nnunet_3dct.evaluation.crossval import cross_validate, to_csv
-    from nnunet_3dct.files import to_json, write_json, write_text
+    from nnunet_3dct.formats.atomic import to_json, write_json, write_text
 
     found = find_trained_folds(args)
     output = args.o or found.model / METRICS_NAME

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
-from nnunet_3dct.evaluation.metric_names import CLASS_METRICS, METRICS_OF_A_CLASS
+from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, METRICS_OF_A_CLASS
 
 METRICS_NAME = "classification_metrics.json"
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported here so that --help does not wait for scikit-learn
     from nnunet_3dct.evaluation.classification import evaluate_classification
     from nnunet_3dct.evaluation.comparison import compare_classifications
-    from nnunet_3dct.files import to_json, write_json
+    from nnunet_3dct.formats.atomic import to_json, write_json
 
     output = args.o or args.pred_folder / METRICS_NAME
     options = {"resamples": args.bootstrap, "seed": args.seed}

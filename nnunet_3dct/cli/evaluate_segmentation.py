@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
+from nnunet_3dct.upstream import default_num_processes
 
 METRICS_NAME = "segmentation_metrics.json"
 
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # imported here so that --help does not wait for nnU-Net and torch
     from nnunet_3dct.evaluation.comparison import compare_segmentations
     from nnunet_3dct.evaluation.segmentation import evaluate_segmentation, to_csv
-    from nnunet_3dct.files import to_json, write_json, write_text
+    from nnunet_3dct.formats.atomic import to_json, write_json, write_text
 
     output = args.o or args.pred_folder / METRICS_NAME
 

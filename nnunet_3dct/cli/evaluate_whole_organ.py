@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
+from nnunet_3dct.upstream import default_num_processes
 
 SUMMARY_NAME = "whole_pancreas_summary.json"
 LOWEST_SHOWN = 5
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     # imported here so that --help does not wait for nnU-Net and torch
     from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ
-    from nnunet_3dct.files import to_json, write_json
+    from nnunet_3dct.formats.atomic import to_json, write_json
 
     output = args.o or args.pred_folder / SUMMARY_NAME
     try:

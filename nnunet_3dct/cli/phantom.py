@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in FOLDER")
     args = parser.parse_args(argv)
 
-    from nnunet_3dct.data.phantom import write_dataset  # here, so that --help stays quick
+    from nnunet_3dct.phantom.dataset import write_dataset
 
     try:
         write_dataset(args.o, args.cases, args.val, args.seed, args.difficulty, args.np, args.overwrite)

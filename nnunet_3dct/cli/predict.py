@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from nnunet_3dct.errors import CheckpointError, ImageError, NNUNet3DCTError, SettingsError, listing
 
 if TYPE_CHECKING:
-    from nnunet_3dct.inference.pipeline import Case, Outcome
-    from nnunet_3dct.inference.predictor import MultiTaskPredictor
+    from nnunet_3dct.inference.folder import Case, Outcome
+    from nnunet_3dct.inference.model import MultiTaskPredictor
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,9 +80,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     """Load the model, predict this part's cases, write tables and manifest."""
-    from nnunet_3dct.inference.export import CaseWriter, remove_leftovers, write_class_tables
-    from nnunet_3dct.inference.manifest import write_manifest
-    from nnunet_3dct.inference.pipeline import Outcome, Pipeline
+    from nnunet_3dct.formats.class_files import write_class_tables
+    from nnunet_3dct.formats.manifest import write_manifest
+    from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
+    from nnunet_3dct.inference.folder import Outcome, Pipeline
 
     start = time.perf_counter()
     class_folder = args.co or args.o
@@ -132,7 +133,7 @@ def find_cases(folder: Path, file_ending: str) -> list[Case]:
     Raises:
         ImageError: the folder is missing or holds no image with the dataset's ending.
     """
-    from nnunet_3dct.inference.pipeline import Case
+    from nnunet_3dct.inference.folder import Case
 
     if not folder.is_dir():
         raise ImageError(f"Input folder {folder}: expected a folder, found none. Check -i.")
@@ -183,13 +184,15 @@ def _resolve_mirroring(args: argparse.Namespace) -> None:
 
 
 def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[int | str]]:
-    from nnunet_3dct.inference.devices import choose_device
-    from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
-    from nnunet_3dct.inference.predictor import MultiTaskPredictor
+    from nnunet_3dct.inference.model import MultiTaskPredictor
+    from nnunet_3dct.paths import find_folds, find_model_folder
+    from nnunet_3dct.runtime import choose_device
     from nnunet_3dct.settings import Settings
 
     settings = Settings.from_env()
     folder = find_model_folder(args.d, args.tr, args.p, args.c)
+    if not folder.name.startswith(f"{args.tr}__"):
+        print(f"No model of {args.tr}; using {folder.name}.")
     folds = find_folds(folder, args.f, args.chk)
     predictor = MultiTaskPredictor(
         step_size=args.step_size,

@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _probe(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from nnunet_3dct.files import write_json
-    from nnunet_3dct.inference.devices import choose_device
-    from nnunet_3dct.inference.model_folder import find_folds, find_model_folder
+    from nnunet_3dct.formats.atomic import write_json
+    from nnunet_3dct.paths import find_folds, find_model_folder
     from nnunet_3dct.probe.report import format_report, probe
+    from nnunet_3dct.runtime import choose_device
     from nnunet_3dct.settings import Settings
 
     model = find_model_folder(args.d, args.tr, args.p, args.c)

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunet_3dct.errors import NNUNet3DCTError, OutputError
+from nnunet_3dct.upstream import default_num_processes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """Check that the file can be written, build the page, write it."""
     _check_output(args.o)
     # imported here so that --help does not wait for nnU-Net and scikit-learn
-    from nnunet_3dct.files import write_text
+    from nnunet_3dct.formats.atomic import write_text
     from nnunet_3dct.report.options import ReportOptions
     from nnunet_3dct.report.page import build_report
 

@@ -36,13 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write(args: argparse.Namespace) -> None:
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    from nnunet_3dct.class_labels import find_class_labels, load_class_labels, require_class_labels
+    from nnunet_3dct.data.splits import SPLITS_FILE, folds_without_class, stratified_splits, write_splits
+    from nnunet_3dct.formats.class_labels import find_class_labels, load_class_labels, require_class_labels
     from nnunet_3dct.settings import Settings
-    from nnunet_3dct.training.splits import SPLITS_FILE, folds_without_class, stratified_splits, write_splits
+    from nnunet_3dct.upstream import (
+        get_filenames_of_train_images_and_targets,
+        maybe_convert_to_dataset_name,
+        nnUNet_preprocessed,
+        nnUNet_raw,
+    )
 
     try:
         raw, preprocessed = Path(nnUNet_raw.require()), Path(nnUNet_preprocessed.require())

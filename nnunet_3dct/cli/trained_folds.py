@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nnunet_3dct.errors import SettingsError, listing
 
 if TYPE_CHECKING:
-    from nnunet_3dct.class_labels import ClassLabels
     from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
+    from nnunet_3dct.formats.class_labels import ClassLabels
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ def find_dataset(model: Path) -> tuple[Path, list[dict[str, list[str]]], ClassLa
     Raises:
         NNUNet3DCTError: one of them is missing, or the labels are malformed.
     """
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-
-    from nnunet_3dct.class_labels import find_class_labels, load_class_labels
+    from nnunet_3dct.formats.class_labels import find_class_labels, load_class_labels
+    from nnunet_3dct.upstream import nnUNet_preprocessed, nnUNet_raw
 
     try:
         base = Path(nnUNet_preprocessed.require()) / model.parent.name
@@ -64,7 +63,7 @@ def find_dataset(model: Path) -> tuple[Path, list[dict[str, list[str]]], ClassLa
         raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
     raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
     labels = load_class_labels(find_class_labels([base, *raw]))
-    return base, load_json(str(base / "splits_final.json")), labels
+    return base, json.loads((base / "splits_final.json").read_text()), labels
 
 
 def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
@@ -73,15 +72,14 @@ def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
     Raises:
         NNUNet3DCTError: something of it is missing or does not fit.
     """
-    from batchgenerators.utilities.file_and_folder_operations import load_json
 
     from nnunet_3dct.evaluation.out_of_fold import read_out_of_fold
-    from nnunet_3dct.inference.model_folder import find_model_folder
+    from nnunet_3dct.paths import find_model_folder
 
     model = find_model_folder(args.d, args.tr, args.p, args.c)
     base, splits, labels = find_dataset(model)
     folds = read_out_of_fold(model, splits, args.f)
-    names = load_json(str(model / "dataset.json")).get("class_names")
+    names = json.loads((model / "dataset.json").read_text()).get("class_names")
     return TrainedFolds(model, base, folds, labels, names, find_warnings(model, folds, splits))
 
 
@@ -89,7 +87,7 @@ def find_warnings(
     model: Path, folds: Sequence[FoldPredictions], splits: Sequence[Mapping[str, Sequence[str]]]
 ) -> list[str]:
     """What to know before believing an estimate: folds that are missing, networks that saw their validation cases."""
-    from nnunet_3dct.checkpoint import read_checkpoint
+    from nnunet_3dct.formats.checkpoint import read_checkpoint
 
     found = []
     present = {fold.fold for fold in folds}

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_3dct.demo.steps import Step, program, run_step
 from nnunet_3dct.errors import NNUNet3DCTError
-from nnunet_3dct.files import write_json
+from nnunet_3dct.formats.atomic import write_json
 
 DATASET = "Dataset001_3DCT"
 CONFIGURATION = "3d_fullres"

@@ -109,3 +109,24 @@ def _beyond_chance(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float 
         "cohen_kappa": float(cohen_kappa_score(truth, predicted)),
         "matthews_corrcoef": float(matthews_corrcoef(truth, predicted)),
     }
+
+
+CLASS_METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1_macro": "F1, macro",
+    "f1_weighted": "F1, weighted",
+    "auc_macro": "AUC, macro",
+    "average_precision_macro": "Average precision, macro",
+    "cohen_kappa": "Cohen's kappa",
+    "matthews_corrcoef": "Matthews correlation",
+    "brier_score": "Brier score (0 best, 2 worst)",
+    "expected_calibration_error": "Expected calibration error",
+}
+METRICS_OF_A_CLASS = {
+    "f1_per_class": "F1",
+    "precision_per_class": "Precision",
+    "recall_per_class": "Recall",
+    "auc_per_class": "AUC",
+    "average_precision_per_class": "Average precision",
+}

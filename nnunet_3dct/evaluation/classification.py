@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_3dct.class_labels import UNKNOWN, ClassLabels, load_class_labels
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.bootstrap import class_intervals, draw_counts, percentile_interval, resampled_metrics
 from nnunet_3dct.evaluation.class_metrics import class_metrics
-from nnunet_3dct.evaluation.class_predictions import Prediction, check_predictions, read_predictions
+from nnunet_3dct.formats.class_files import ClassPrediction, read_predictions
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, load_class_labels
 
 WIDE_INTERVAL = 0.1  # half-width above which a metric is called uncertain
 WATCHED = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auc_macro")  # of these
@@ -40,7 +40,7 @@ class ClassifiedCases:
 
 
 def classified_cases(
-    predictions: dict[str, Prediction], labels: ClassLabels, class_names: Sequence[str] | None
+    predictions: dict[str, ClassPrediction], labels: ClassLabels, class_names: Sequence[str] | None
 ) -> ClassifiedCases:
     """Put predictions and labels side by side, without the cases whose class is unknown.
 
@@ -98,7 +98,7 @@ def check_resampling(resamples: int, seed: int) -> None:
 
 
 def evaluate_predictions(
-    predictions: dict[str, Prediction],
+    predictions: dict[str, ClassPrediction],
     labels: ClassLabels,
     class_names: Sequence[str] | None,
     *,
@@ -138,7 +138,7 @@ def _intervals(found: ClassifiedCases, resamples: int, seed: int) -> dict[str, A
     }
 
 
-def _contradictions(predictions: Mapping[str, Prediction]) -> list[str]:
+def _contradictions(predictions: Mapping[str, ClassPrediction]) -> list[str]:
     """Name the cases whose stated class is less probable, by their own probabilities, than another one."""
     cases = [
         case
@@ -168,3 +168,66 @@ def _warnings(truth: np.ndarray, names: Sequence[str], intervals: dict[str, tupl
             f"±{half_widths[wide]:.2f}; a smaller difference between two models says little"
         )
     return found
+
+
+_REPORT_KEYS = {"accuracy", "macro avg", "weighted avg"}
+
+
+def check_predictions(
+    predictions: dict[str, ClassPrediction], labels: ClassLabels, class_names: Sequence[str] | None
+) -> list[str]:
+    """Check that predictions, labels and class names speak of the same cases and classes.
+
+    Returns:
+        The class names; ``class0``, ``class1``, ... if none are given.
+
+    Raises:
+        EvaluationError: they do not; the message names the case and both values.
+    """
+    missing = sorted(set(predictions) - set(labels.by_case))
+    if missing:
+        some = "none of the" if len(missing) == len(predictions) else f"not all of the {len(predictions)}"
+        raise EvaluationError(
+            f"{labels.source} holds {some} predicted cases. Predicted without a label: {listing(missing)}; "
+            f"the labels file holds {listing(sorted(labels.by_case), 3)}. "
+            "Add the labels (-1 for unknown) or take the right file."
+        )
+    if all(labels.by_case[case] == UNKNOWN for case in predictions):
+        raise EvaluationError(
+            f"All {len(predictions)} predicted cases have the label -1 (unknown) in {labels.source}; "
+            "expected at least one with a class."
+        )
+    stated = {case: p.num_classes for case, p in predictions.items() if p.num_classes is not None}
+    first = next(iter(stated), None)
+    for case, number in stated.items():
+        if first is not None and number != stated[first]:
+            raise EvaluationError(
+                f"The predictions differ in their number of classes: {first} has {stated[first]}, {case} has "
+                f"{number}. The folder mixes runs of two models; predict into an empty folder."
+            )
+    num_classes = labels.num_classes if first is None else stated[first]
+    assert num_classes is not None
+    names = list(class_names or [f"class{k}" for k in range(num_classes)])
+    if len(names) != num_classes:
+        source = labels.source if first is None else "the predictions"
+        raise EvaluationError(
+            f"--class-names: expected {num_classes} names, as many as {source} have classes; "
+            f"found {len(names)}: {names}."
+        )
+    if len(set(names)) < len(names) or _REPORT_KEYS & set(names):
+        raise EvaluationError(
+            f"--class-names: expected distinct names, none of them {sorted(_REPORT_KEYS)}; found {names}."
+        )
+    for case, label in labels.by_case.items():
+        if label >= num_classes:
+            raise EvaluationError(
+                f"Case {case}: its label in {labels.source} is {label}, but the predictions know only the "
+                f"{num_classes} classes 0 to {num_classes - 1}."
+            )
+    for case, prediction in predictions.items():
+        if not 0 <= prediction.label < num_classes:
+            raise EvaluationError(
+                f"Case {case}: its predicted class is {prediction.label}, expected 0 to {num_classes - 1} "
+                f"({num_classes} classes)."
+            )
+    return names

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
-from nnunet_3dct.class_labels import load_class_labels
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.bootstrap import draw_counts, mean_interval, percentile_interval, resampled_metrics
-from nnunet_3dct.evaluation.class_metrics import class_metrics
-from nnunet_3dct.evaluation.class_predictions import read_predictions
+from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, class_metrics
 from nnunet_3dct.evaluation.classification import check_resampling, classified_cases
-from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
+from nnunet_3dct.formats.class_files import read_predictions
+from nnunet_3dct.formats.class_labels import load_class_labels
 
 
 def compare_classifications(

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_3dct.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.evaluation.class_predictions import Prediction
+from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS
 from nnunet_3dct.evaluation.classification import evaluate_predictions
-from nnunet_3dct.evaluation.metric_names import CLASS_METRICS
 from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
 from nnunet_3dct.evaluation.segmentation import AVERAGED, evaluate_segmentation, summarize
+from nnunet_3dct.formats.class_files import ClassPrediction
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 
 
 def cross_validate(
@@ -90,7 +90,7 @@ def _check_segmentations(fold: FoldPredictions, found: set[str]) -> None:
             )
 
 
-def _known(predictions: Mapping[str, Prediction], labels: ClassLabels) -> bool:
+def _known(predictions: Mapping[str, ClassPrediction], labels: ClassLabels) -> bool:
     return any(labels.by_case.get(case, UNKNOWN) != UNKNOWN for case in predictions)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.evaluation.class_predictions import JSON_SUFFIX, Prediction, read_predictions
+from nnunet_3dct.formats.class_files import CLASS_SUFFIX, ClassPrediction, read_predictions
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FoldPredictions:
 
     fold: int
     folder: Path
-    predictions: dict[str, Prediction]
+    predictions: dict[str, ClassPrediction]
     head_weights: str | None
 
 
@@ -43,10 +43,10 @@ def read_out_of_fold(
         EvaluationError: a fold has no predictions, or others than its split says; a case is in two folds.
     """
     if folds is None:
-        folds = [fold for fold in range(len(splits)) if any(_folder(model, fold).glob(f"*{JSON_SUFFIX}"))]
+        folds = [fold for fold in range(len(splits)) if any(_folder(model, fold).glob(f"*{CLASS_SUFFIX}"))]
         if not folds:
             raise EvaluationError(
-                f"{model}: expected a fold with validation/*{JSON_SUFFIX}, found none. Train a fold to its end, or "
+                f"{model}: expected a fold with validation/*{CLASS_SUFFIX}, found none. Train a fold to its end, or "
                 "run nnUNetv2_train with --val."
             )
     found = [_read_fold(_folder(model, fold), fold, splits) for fold in folds]
@@ -88,7 +88,7 @@ def _head_weights(folder: Path, cases: Sequence[str], fold: int) -> str | None:
     """The one fingerprint that all class files of a fold state."""
     found = set()
     for case in cases:
-        path = folder / f"{case}{JSON_SUFFIX}"
+        path = folder / f"{case}{CLASS_SUFFIX}"
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         found.add(content.get("produced_by", {}).get("head_weights", {}).get(str(fold)))
     if len(found) > 1:

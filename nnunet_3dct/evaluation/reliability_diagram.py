@@ -20,7 +20,7 @@ def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
     """Draw accuracy against the highest probability, before and after calibration; area of a marker: cases.
 
     Args:
-        result: of :func:`~nnunet_3dct.evaluation.temperature.calibrate`.
+        result: of :func:`~nnunet_3dct.evaluation.calibration.calibrate`.
         path: with an ending that matplotlib knows.
 
     Raises:

@@ -29,7 +29,7 @@ from nnunet_3dct.errors import EvaluationError
 from nnunet_3dct.evaluation.bootstrap import mean_interval
 from nnunet_3dct.evaluation.lesions import detect_lesions
 from nnunet_3dct.evaluation.surface import surface_metrics
-from nnunet_3dct.evaluation.volumes import Pair, find_reader, load_label_scheme, match_files, read_pair
+from nnunet_3dct.formats.label_volumes import Pair, find_reader, load_label_scheme, match_files, read_pair
 
 WHOLE_ORGAN = "whole_organ"
 AVERAGED = ("Dice", "IoU", "NSD", "HD95", "volume_error_ml", "volume_error_percent")

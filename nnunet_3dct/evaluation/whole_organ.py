@@ -12,16 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_3dct.errors import EvaluationError
-from nnunet_3dct.evaluation.volumes import (
-    LabelScheme,
-    find_reader,
-    load_label_scheme,
-    match_files,
-    read_pair,
-)
+from nnunet_3dct.formats.label_volumes import LabelScheme, find_reader, load_label_scheme, match_files, read_pair
+from nnunet_3dct.upstream import BaseReaderWriter
 
 REGION = "whole_pancreas"
 

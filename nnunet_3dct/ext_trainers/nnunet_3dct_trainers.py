@@ -5,7 +5,7 @@ our re-exports. nnU-Net imports every module of this folder by its bare name and
 here, so the folder holds this re-export and nothing else.
 """
 
-from nnunet_3dct.training.trainers import (
+from nnunet_3dct.training.variants import (
     nnUNetTrainer_CLSHeadLesion,
     nnUNetTrainer_CLSHeadMA,
     nnUNetTrainer_CLSHeadSepOpt,

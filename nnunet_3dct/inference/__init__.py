@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnunet_3dct.inference.api import Prediction, Predictor
+    from nnunet_3dct.inference.predictor import Prediction, Predictor
 
 __all__ = ["Prediction", "Predictor"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from nnunet_3dct.inference import api
+        from nnunet_3dct.inference import predictor
 
-        return getattr(api, name)
+        return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

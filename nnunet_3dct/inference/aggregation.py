@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from nnunet_3dct.networks.multitask_unet import uncompiled
-from nnunet_3dct.target import TargetLabels
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,19 @@ class CaseClass:
     saw_target: bool
     window_weights: tuple[tuple[float, ...], ...] = ()
 
+    def describe(self) -> dict[str, Any]:
+        """How it came about, for the class file."""
+        return {
+            "windows": self.windows,
+            "passes_per_window": self.passes_per_window,
+            "folds_averaged": self.folds,
+            "windows_weighted_by_target": self.saw_target,
+        }
+
     @property
     def pred(self) -> int:
         """Class with the highest probability."""
         return max(range(len(self.probs)), key=self.probs.__getitem__)
-
-    @property
-    def logits(self) -> list[float]:
-        """Logarithm of the averaged probabilities; their softmax gives ``probs`` back."""
-        return torch.tensor(self.probs, dtype=torch.float64).clamp_min(1e-12).log().tolist()
 
 
 class ClassEvidence:
@@ -117,37 +118,6 @@ def average_folds(results: Sequence[CaseClass]) -> CaseClass:
         any(r.saw_target for r in results),
         tuple(weights for r in results for weights in r.window_weights),
     )
-
-
-class EvidenceNetwork(nn.Module):
-    """Looks to nnU-Net's sliding window like a segmentation network and notes the class on the side.
-
-    Args:
-        network: a multi-task network, possibly compiled.
-        target: finds the target in the segmentation logits.
-        passes_per_window: see :class:`ClassEvidence`.
-    """
-
-    def __init__(self, network: nn.Module, target: TargetLabels, passes_per_window: int) -> None:
-        super().__init__()
-        self.network = network
-        self.target = target
-        head = getattr(uncompiled(network), "cls_head", None)
-        self.evidence = ClassEvidence(passes_per_window, getattr(head, "averages_mirrors", True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Segmentation logits of ``x``; a failed pass (out of memory) clears the evidence for the retry."""
-        try:
-            logits, class_logits = self.network(x, return_cls=True)
-        except RuntimeError:
-            self.evidence.clear()
-            raise
-        self.evidence.add(class_logits, self.target.voxels(logits))
-        return logits
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load into the wrapped network under its own names, as nnU-Net's predictor does for each fold."""
-        return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 def passes_per_window(mirror_axes: Sequence[int] | None) -> int:

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import SimpleITK
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice
 from torch import Tensor
 
 from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
+from nnunet_3dct.formats.class_files import ClassFile
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.inference.resampling import Plan, resample
-from nnunet_3dct.inference.sliding_window import Windows
-from nnunet_3dct.networks.hirescam import spread_over_patch
+from nnunet_3dct.inference.windows import Windows
+from nnunet_3dct.networks.attribution import spread_over_patch
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
+from nnunet_3dct.upstream import bounding_box_to_slice
 
 FOLDER = "evidence"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files that hold float32 and a geometry
@@ -93,7 +94,7 @@ def explain_case(
     return total.clamp_min_(0) / len(explainers)
 
 
-def note_empty_map(report: dict[str, Any], evidence: Tensor | None) -> bool:
+def note_empty_map(report: ClassFile, evidence: Tensor | None) -> bool:
     """Say in a case's report that its map is black, and why; returns whether it is."""
     if evidence is None or bool(evidence.any()):
         return False

@@ -1,239 +1,236 @@
-"""The predictor of stage-2 models: one pass over a case gives both outputs."""
+"""Prediction from Python: load once, call on files, SimpleITK images or arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.utilities.label_handling.label_handling import LabelManager, determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from tqdm import tqdm
+import numpy as np
+import SimpleITK
 
-from nnunet_3dct.checkpoint import HEAD_STATE, fingerprint, head_config, read_checkpoint
-from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.inference.aggregation import CaseClass, average_folds
-from nnunet_3dct.inference.backends import Backend, make_backend
-from nnunet_3dct.inference.calibration import read_temperature
-from nnunet_3dct.inference.devices import ways_to_run
-from nnunet_3dct.inference.empty_windows import empty_window_rule
-from nnunet_3dct.inference.explanation import WindowExplainer, check_file_ending, explain_case
-from nnunet_3dct.inference.saved_network import build_unet, load_saved_network
-from nnunet_3dct.inference.sliding_window import Windows, mirrored_passes
-from nnunet_3dct.memory import is_out_of_memory, keep_freed_memory
-from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
-from nnunet_3dct.target import TargetLabels
+from nnunet_3dct.errors import ImageError, SettingsError
+from nnunet_3dct.formats.class_files import ClassFile, class_file
+from nnunet_3dct.formats.image_files import check_case_files, check_finite, geometry_differences, image_geometry
+from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid, note_empty_map
+from nnunet_3dct.inference.model import MultiTaskPredictor
+from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
+from nnunet_3dct.paths import find_folds
+from nnunet_3dct.runtime import choose_device
+
+File = str | PathLike[str]
 
 
 @dataclass(frozen=True)
-class CasePrediction:
-    """What the network says of one preprocessed case.
+class Prediction:
+    """Both answers for one case.
 
     Attributes:
-        logits: segmentation logits ``(L, Z, Y, X)`` in the network's spacing, in half precision.
-        case_class: class probabilities and how they came about.
-        evidence: for the predicted class, ``(Z, Y, X)`` in the network's spacing; None if it was not asked for.
+        segmentation: labels ``(Z, Y, X)`` on the grid of the input.
+        probs: class probabilities, sum 1; calibrated if the model is.
+        pred: class with the highest probability.
+        class_name: its name, if the model knows names.
+        report: what ``nnUNet3DCT_predict`` writes into ``<case>_classification.json``.
+        seconds: spent in ``preprocess``, ``network`` and ``export``.
+        review: whether the highest of them is below the threshold ``abstain``; None without one.
+        evidence: where it speaks for the class, ``(Z, Y, X)``, 0 to 1, with ``explain=True``.
     """
 
-    logits: torch.Tensor
-    case_class: CaseClass
-    evidence: torch.Tensor | None = None
+    segmentation: np.ndarray
+    probs: tuple[float, ...]
+    pred: int
+    class_name: str | None
+    report: ClassFile
+    seconds: dict[str, float]
+    reference: SimpleITK.Image | None = None
+    evidence: np.ndarray | None = None
+    review: bool | None = None
+
+    def image(self) -> SimpleITK.Image:
+        """The segmentation with the geometry of the input image.
+
+        Raises:
+            ImageError: the input was an array, which has no origin and direction.
+        """
+        if self.reference is None:
+            raise ImageError("Prediction.image: expected a file or a SimpleITK image as input, found an array.")
+        flat = self.reference.GetDimension() == 2
+        image = SimpleITK.GetImageFromArray(self.segmentation[0] if flat else self.segmentation)
+        image.CopyInformation(self.reference)
+        return image
 
 
-class MultiTaskPredictor:
-    """Loads stage-2 checkpoints and predicts preprocessed cases; windows and their weights are nnU-Net's.
-
-    Every fold keeps its own network in memory, in a runtime of :mod:`nnunet_3dct.inference.backends`. When the
-    device runs out of memory, fewer passes go through the network at once, then logits are summed on the CPU; what
-    worked is kept for the cases that follow.
+class Predictor:
+    """A trained model in memory.
 
     Args:
-        device: where the network runs.
-        tta: mirroring, see :func:`~nnunet_3dct.inference.sliding_window.mirrored_passes`.
-        step_size: share of the patch between windows.
+        model_folder: ``<nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>``.
+        folds: to average; None for all that have the checkpoint.
+        checkpoint: name inside each fold's folder.
+        device: ``auto``, ``cuda``, ``cpu`` or ``mps``.
+        tta: mirroring, ``none``, ``pair``, ``flips`` or ``full``.
+        step_size: share of the patch between windows, above 0 to 1.
+        skip_empty: leave out windows that show nothing but air.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
-        skip_empty: leave out windows in which there is nothing but air, see
-            :func:`~nnunet_3dct.inference.empty_windows.empty_window_rule`.
-        sum_on_device: whether logits are summed on a GPU; else on the CPU.
-        explain: also say where the evidence for the predicted class lies; takes a pass in PyTorch for each window.
+        explain: also say where the evidence for the predicted class lies.
+        abstain: mark cases whose highest class probability is below for review.
 
-    Attributes:
-        plans_manager, configuration_manager, label_manager, dataset_json: nnU-Net's, of the model.
-        trainer_name: of the first fold.
-        allowed_mirroring_axes: spatial axes that training mirrored.
-        head_config: describes the head.
-        target: finds the voxels that carry the class.
-        backends: one for each fold.
-        head_weights: fold -> fingerprint of its head.
-        temperature: of the class probabilities, None for none; see :mod:`nnunet_3dct.inference.calibration`.
-        calibration_note: why the model's calibration is not applied, None if there is nothing to say.
+    Raises:
+        CheckpointError: no such model, or its files cannot be used.
+        SettingsError: device, runtime or precision are not there.
     """
-
-    plans_manager: PlansManager
-    configuration_manager: ConfigurationManager
-    label_manager: LabelManager
-    dataset_json: dict[str, Any]
-    trainer_name: str
-    allowed_mirroring_axes: Sequence[int] | None
-    head_config: dict[str, Any]
-    target: TargetLabels
-    backends: list[Backend]
-    head_weights: dict[str, str]
-    temperature: float | None
-    calibration_note: str | None
-    _explainers: Sequence[WindowExplainer] = ()
 
     def __init__(
         self,
-        device: torch.device,
+        model_folder: File,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str = "checkpoint_final.pth",
+        device: str = "auto",
         tta: str = "full",
         step_size: float = 0.5,
+        skip_empty: bool = False,
         backend: str = "auto",
         precision: str = "auto",
-        skip_empty: bool = False,
-        sum_on_device: bool = True,
         explain: bool = False,
+        abstain: float | None = None,
     ) -> None:
-        if device.type == "cpu":
-            keep_freed_memory()
-        self.device = device
-        self.tta = tta
-        self.step_size = step_size
-        self.backend = backend
-        self.precision = precision
-        self.skip_empty = skip_empty
-        self.sum_on_device = sum_on_device and device.type == "cuda"
-        self.explain = explain
-
-    def load(
-        self, model_folder: Path, folds: Sequence[int | str], checkpoint_name: str = "checkpoint_final.pth"
-    ) -> None:
-        """Read plans, dataset and one checkpoint for each fold.
-
-        Args:
-            model_folder: with ``plans.json``, ``dataset.json`` and ``fold_X``.
-            folds: to average.
-            checkpoint_name: file inside each fold folder.
-
-        Raises:
-            CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or
-                the folds' heads differ.
-            SettingsError: the runtime or the precision asked for is not there, or the configuration is a cascade.
-            NNUNet3DCTError: maps of the evidence are asked for, and this head has none.
-        """
-        for name in ("plans.json", "dataset.json"):
-            if not (model_folder / name).is_file():
-                raise CheckpointError(
-                    f"Model folder {model_folder}: expected {name}, found none. Check -d, -tr, -p and -c."
-                )
-        paths = [model_folder / f"fold_{fold}" / checkpoint_name for fold in folds]
-        checkpoints = [read_checkpoint(path, mmap=True) for path in paths]
-        configs = [head_config(c, str(path)) for c, path in zip(checkpoints, paths, strict=True)]
-        for path, config in zip(paths, configs, strict=True):
-            if config != configs[0]:
-                raise CheckpointError(
-                    f"Checkpoint {path}: expected the same head as in {paths[0]} ({configs[0]}), found "
-                    f"{config}. Folds that are averaged must share classes and head."
-                )
-        self.head_weights = {str(f): fingerprint(c[HEAD_STATE]) for f, c in zip(folds, checkpoints, strict=True)}
-        self.temperature, self.calibration_note = read_temperature(model_folder, self.head_weights)
-        first = checkpoints[0]
-        self.dataset_json = load_json(str(model_folder / "dataset.json"))
-        if self.explain:
-            check_file_ending(self.dataset_json["file_ending"])
-        self.plans_manager = PlansManager(load_json(str(model_folder / "plans.json")))
-        self.configuration_manager = self.plans_manager.get_configuration(first["init_args"]["configuration"])
-        if self.configuration_manager.previous_stage_name is not None:
-            raise SettingsError(
-                f"Configuration {first['init_args']['configuration']}: expected one that needs no previous stage, "
-                f"found a cascade after {self.configuration_manager.previous_stage_name}. nnUNetv2_predict with "
-                "-prev_stage_predictions gives its segmentation."
-            )
-        self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
-        self.trainer_name = first.get("trainer_name", "")
-        self.allowed_mirroring_axes = first.get("inference_allowed_mirroring_axes")
-        self.head_config = configs[0]
-        self.target = TargetLabels(self.label_manager, configs[0].get("target_labels"))
-        channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
-        patch_size = tuple(self.configuration_manager.patch_size)
-        networks = [self._network(c, path) for c, path in zip(checkpoints, paths, strict=True)]
-        self.backends = [
-            make_backend(network, (channels, *patch_size), self.device, self.backend, self.precision)
-            for network in networks
-        ]
-        self._windows = Windows(
-            patch_size,
-            self.step_size,
-            mirrored_passes(self.allowed_mirroring_axes, self.tta),
-            self.label_manager.num_segmentation_heads,
-            self.target,
-            empty_window_rule(self.plans_manager, self.configuration_manager) if self.skip_empty else None,
+        if abstain is not None and not 0 < abstain < 1:
+            raise SettingsError(f"abstain: expected a probability between 0 and 1, found {abstain}.")
+        self.abstain = abstain
+        self._predictor = MultiTaskPredictor(
+            device=choose_device(device),
+            tta=tta,
+            step_size=step_size,
+            skip_empty=skip_empty,
+            backend=backend,
+            precision=precision,
+            explain=explain,
         )
-        self._ways = list(ways_to_run(self.backends[0], self.device, self.sum_on_device))
-        if self.explain:
-            self._explainers = [WindowExplainer(n, self.device, self._torch_precision()) for n in networks]
-            self._explainers[0](torch.zeros(channels, *patch_size), 0)  # a head without gradient is told of now
+        names = None if folds is None else [str(fold) for fold in folds]
+        found = find_folds(Path(model_folder), names, checkpoint)
+        self._predictor.load(Path(model_folder), found, checkpoint)
+        if self._predictor.calibration_note:
+            warnings.warn(self._predictor.calibration_note, stacklevel=2)
+        self._produced_by = {**self._predictor.describe(), "checkpoint": checkpoint, "folds": found}
+        self.class_names: list[str] | None = self._predictor.head_config.get("class_names")
+        channels = self._predictor.dataset_json
+        self.num_channels = len(channels.get("channel_names") or channels.get("modality", {}))
 
-    def _torch_precision(self) -> str:
-        """That of the network in PyTorch; a runtime's own on the CPU does not concern it."""
-        return self.backends[0].precision if self.device.type == "cuda" else "f32"
-
-    def _network(self, checkpoint: Mapping[str, Any], path: Path) -> MultiTaskUNet:
-        unet = build_unet(self.plans_manager, self.configuration_manager, self.dataset_json)
-        return load_saved_network(checkpoint, self.head_config, unet, str(path))
-
-    def predict_case(self, data: torch.Tensor) -> CasePrediction:
+    def __call__(
+        self,
+        image: File | Sequence[File] | SimpleITK.Image | Sequence[SimpleITK.Image] | np.ndarray,
+        spacing: Sequence[float] | None = None,
+    ) -> Prediction:
         """Predict one case.
 
         Args:
-            data: preprocessed image ``(C, Z, Y, X)``.
+            image: a file or one for each channel; a SimpleITK image or one for each channel; an array
+                ``(Z, Y, X)`` or ``(C, Z, Y, X)``.
+            spacing: of an array, (Z, Y, X) in mm.
 
         Raises:
-            RuntimeError: not even one pass fits the device (``torch.OutOfMemoryError``), or the pass failed.
-            NNUNet3DCTError: the evidence is not finite.
+            ImageError: the image cannot be read, is not finite, or does not have the model's channels.
         """
-        prediction = self._predict_on_device(data)
-        if not self._explainers:
-            return prediction
-        return replace(prediction, evidence=explain_case(self._explainers, self._windows, data, prediction.case_class))
+        began = time.perf_counter()
+        predictor = self._predictor
+        array, properties, reference = self._read(image, spacing)
+        data = preprocess(
+            array, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json,
+            predictor.device,
+        )  # fmt: skip
+        preprocessed = time.perf_counter()
+        prediction = predictor.predict_case(data)
+        passed = time.perf_counter()
+        segmentation = segmentation_from_logits(
+            prediction.logits, properties, predictor.plans_manager, predictor.configuration_manager,
+            predictor.label_manager,
+        )  # fmt: skip
+        evidence = None
+        if prediction.evidence is not None:
+            evidence = evidence_on_image_grid(prediction.evidence, properties, predictor.plans_manager)
+        if reference is not None and "Reorient" in predictor.plans_manager.image_reader_writer_class.__name__:
+            segmentation, reference = self._turned_back(segmentation, properties)
+            if evidence is not None:
+                ending = predictor.dataset_json["file_ending"]
+                image_of_evidence = evidence_image(evidence, properties, predictor.plans_manager, ending)
+                evidence = SimpleITK.GetArrayFromImage(image_of_evidence)
+        exported = time.perf_counter()
+        case_class = prediction.case_class
+        report = class_file(
+            case_class.probs,
+            self.class_names,
+            temperature=predictor.temperature,
+            review_below=self.abstain,
+            **case_class.describe(),
+            **self._produced_by,
+        )
+        note_empty_map(report, prediction.evidence)
+        report["target_voxels"] = int(np.isin(segmentation, predictor.target.labels).sum())
+        return Prediction(
+            segmentation,
+            tuple(report["probs"]),
+            case_class.pred,
+            self.class_names[case_class.pred] if self.class_names else None,
+            report,
+            {"preprocess": preprocessed - began, "network": passed - preprocessed, "export": exported - passed},
+            reference,
+            evidence,
+            report.get("review"),
+        )
 
-    def _predict_on_device(self, data: torch.Tensor) -> CasePrediction:
-        """Predict with as many passes at once as the memory allows."""
-        while True:
-            try:
-                return self._predict(data, *self._ways[0])
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or len(self._ways) == 1:
-                    raise
-                self._ways.pop(0)
-            torch.cuda.empty_cache()  # after the exception has let go of its tensors
-            at_once, results_device = self._ways[0]
-            tqdm.write(f"Out of GPU memory: going on with {at_once} passes at once, sums on {results_device.type}.")
+    def _read(
+        self, image: Any, spacing: Sequence[float] | None
+    ) -> tuple[np.ndarray, dict[str, Any], SimpleITK.Image | None]:
+        """The image as nnU-Net's readers give it, and whose geometry the segmentation has."""
+        if isinstance(image, np.ndarray):
+            return (*self._from_array(image, spacing), None)
+        if spacing is not None:
+            raise ImageError("Predictor: expected spacing only beside an array; files and images bring their own.")
+        parts = list(image) if isinstance(image, list | tuple) else [image]
+        if parts and all(isinstance(part, SimpleITK.Image) for part in parts):
+            for number, part in enumerate(parts[1:], start=1):
+                differences = geometry_differences(image_geometry(part), image_geometry(parts[0]))
+                if differences:
+                    raise ImageError(
+                        f"Predictor: expected channels on one grid, found channel {number} against channel 0: "
+                        f"{'; '.join(differences)}. Resample them to one grid."
+                    )
+            array = np.stack([SimpleITK.GetArrayFromImage(part) for part in parts])
+            return (*self._from_array(array, parts[0].GetSpacing()[::-1]), parts[0])
+        paths = [Path(part) for part in parts]
+        check_case_files(paths, self.num_channels, str(paths[0].name) if paths else "image")
+        reader = self._predictor.plans_manager.image_reader_writer_class()
+        array, properties = reader.read_images([str(path) for path in paths])
+        return array, properties, SimpleITK.ReadImage(str(paths[0]))
 
-    @torch.inference_mode()
-    def _predict(self, data: torch.Tensor, at_once: int, results_device: torch.device) -> CasePrediction:
-        classes: list[CaseClass] = []
-        total: torch.Tensor | None = None
-        for backend in self.backends:
-            logits, case_class = self._windows.predict(backend, data, at_once, results_device)
-            total = logits if total is None else total.add_(logits)
-            classes.append(case_class)
-        assert total is not None, "load comes first"
-        if len(classes) > 1:
-            total /= len(classes)
-        return CasePrediction(total, average_folds(classes))
+    def _turned_back(self, segmentation: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, SimpleITK.Image]:
+        """Segmentation and grid of the file, which only the reader that turned it can give."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"case{self._predictor.dataset_json['file_ending']}"
+            self._predictor.plans_manager.image_reader_writer_class().write_seg(segmentation, str(path), properties)
+            image = SimpleITK.ReadImage(str(path))
+        return SimpleITK.GetArrayFromImage(image), image
 
-    def describe(self) -> dict[str, Any]:
-        """What produced a prediction, for reports and manifests."""
-        return {
-            "trainer": self.trainer_name,
-            "head_weights": self.head_weights,
-            "tta": self.tta,
-            "mirror_axes": list(self.allowed_mirroring_axes or []) if self.tta != "none" else [],
-            "step_size": self.step_size,
-            "skip_empty": self.skip_empty,
-            **self.backends[0].describe(),
-        }
+    def _from_array(self, image: np.ndarray, spacing: Sequence[float] | None) -> tuple[np.ndarray, dict[str, Any]]:
+        reader = self._predictor.plans_manager.image_reader_writer_class.__name__
+        if "Reorient" in reader:
+            raise ImageError(
+                f"Predictor: expected image files, since this model's reader ({reader}) turns them to its own "
+                "orientation; found an image in memory."
+            )
+        array = image[None] if image.ndim == 3 else image
+        if array.ndim != 4 or len(array) != self.num_channels:
+            raise ImageError(
+                f"Predictor: expected an image of 3 axes for each of {self.num_channels} channels, found shape "
+                f"{image.shape}."
+            )
+        if spacing is None or len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
+            raise ImageError(f"Predictor: expected spacing (Z, Y, X) in mm beside an array, found {spacing}.")
+        array = array.astype(np.float32)
+        check_finite(array, "image in memory")
+        return array, {"spacing": [float(s) for s in spacing]}

@@ -13,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
-from nnunet_3dct.argmax import argmax_labels
 from nnunet_3dct.inference.resampling import Plan, plan_resampling, resample, resample_in_slabs
-from nnunet_3dct.memory import is_out_of_memory
+from nnunet_3dct.networks.target import argmax_labels
+from nnunet_3dct.runtime import is_out_of_memory
+from nnunet_3dct.upstream import (
+    ConfigurationManager,
+    DefaultPreprocessor,
+    PlansManager,
+    bounding_box_to_slice,
+    compute_new_shape,
+    get_bbox_from_mask,
+    resample_data_or_seg_to_shape,
+)
 
 
 def preprocess(
@@ -102,7 +107,7 @@ def segmentation_from_logits(
     plan = _plan(configuration.resampling_fn_probabilities, logits.shape[1:], shape, current, spacing)
     if plan is None:
         # imports the compiler and the training code: a second that only unusual plans are worth
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+        from nnunet_3dct.upstream import convert_predicted_logits_to_segmentation_with_correct_shape
 
         return convert_predicted_logits_to_segmentation_with_correct_shape(
             logits.cpu(), plans_manager, configuration, label_manager, properties,

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 from scipy import ndimage
 from torch import Tensor
+
+from nnunet_3dct.upstream import determine_do_sep_z_and_axis
 
 BLOCK = 64  # rows of a matrix that share their columns
 NEGLIGIBLE = 1e-9  # weights below take no part; the largest is near 1

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads.base import ClassificationHead
 
 HEAD_PREFIX = "cls_head."
 

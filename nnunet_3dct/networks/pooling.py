@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:  # the heads use this module
-    from nnunet_3dct.networks.heads.base import FeatureSpec, UNetFeatures
+    from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 
 LEAST_VARIANCE = 1e-4
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_3dct.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
 from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.inference.pooled_features import PooledFeatures
-from nnunet_3dct.inference.saved_network import build_saved_head, build_unet
-from nnunet_3dct.inference.upstream import upstream_predictor
+from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.inference.recording import PooledFeatures, upstream_predictor
+from nnunet_3dct.networks.build import build_saved_head, build_unet
+from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.probe.target_features import target_features
-from nnunet_3dct.target import TargetLabels
+from nnunet_3dct.upstream import PlansManager, infer_dataset_class
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class FeatureExtractor:
         for name in ("plans.json", "dataset.json"):
             if not (model_folder / name).is_file():
                 raise CheckpointError(f"Model folder {model_folder}: expected {name}, found none.")
-        dataset_json = load_json(str(model_folder / "dataset.json"))
-        self.plans = PlansManager(load_json(str(model_folder / "plans.json")))
+        dataset_json = json.loads((model_folder / "dataset.json").read_text())
+        self.plans = PlansManager(json.loads((model_folder / "plans.json").read_text()))
         path = model_folder / f"fold_{fold}" / checkpoint_name
         checkpoint = read_checkpoint(path)
         self.trained_on = set((checkpoint.get("mt_labels") or {}).get("training", {}))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunet_3dct.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.evaluation.bootstrap import confidence_intervals
 from nnunet_3dct.evaluation.class_metrics import class_metrics
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.probe.classifiers import NAMES, fit_and_predict
 from nnunet_3dct.probe.features import CaseFeatures, FeatureExtractor
 

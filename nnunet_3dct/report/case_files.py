@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_3dct.data.integrity import geometry_differences, read_geometry
 from nnunet_3dct.errors import EvaluationError, ImageError, listing
+from nnunet_3dct.formats.image_files import geometry_differences, read_geometry
 from nnunet_3dct.inference.explanation import FOLDER as EVIDENCE_FOLDER
 from nnunet_3dct.report.options import ReportOptions
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_3dct.class_labels import UNKNOWN, ClassLabels, load_class_labels
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.evaluation.class_predictions import (
-    JSON_SUFFIX,
+from nnunet_3dct.evaluation.classification import check_predictions, evaluate_predictions
+from nnunet_3dct.formats.class_files import (
+    CLASS_SUFFIX,
     PROBABILITIES_CSV,
     RESULTS_CSV,
-    Prediction,
-    check_predictions,
+    ClassPrediction,
     read_predictions,
 )
-from nnunet_3dct.evaluation.classification import evaluate_predictions
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, load_class_labels
 from nnunet_3dct.report.options import ReportOptions
 
 
@@ -100,7 +99,7 @@ def read_class_results(options: ReportOptions, cases: Sequence[str]) -> ClassRes
 
 def _has_class_predictions(folder: Path) -> bool:
     tables = (folder / PROBABILITIES_CSV, folder / RESULTS_CSV)
-    return any(folder.glob(f"*{JSON_SUFFIX}")) or any(table.is_file() for table in tables)
+    return any(folder.glob(f"*{CLASS_SUFFIX}")) or any(table.is_file() for table in tables)
 
 
 def _check_same_cases(classified: set[str], segmented: set[str], folder: Path) -> None:
@@ -115,18 +114,18 @@ def _check_same_cases(classified: set[str], segmented: set[str], folder: Path) -
             )
 
 
-def _stored_names(folder: Path, predictions: dict[str, Prediction]) -> list[str] | None:
+def _stored_names(folder: Path, predictions: dict[str, ClassPrediction]) -> list[str] | None:
     """Names that the model knows its classes by, if all cases agree on them."""
     found = {json.dumps(_content(folder, case).get("class_names")) for case in predictions}
     names = json.loads(found.pop()) if len(found) == 1 else None
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _predicted(predictions: dict[str, Prediction]) -> dict[str, int]:
+def _predicted(predictions: dict[str, ClassPrediction]) -> dict[str, int]:
     return {case: found.label for case, found in predictions.items()}
 
 
 def _content(folder: Path, case: str) -> dict[str, Any]:
     """Content of a case's JSON, which ``read_predictions`` has checked; empty if the classes come from a table."""
-    path = folder / f"{case}{JSON_SUFFIX}"
+    path = folder / f"{case}{CLASS_SUFFIX}"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

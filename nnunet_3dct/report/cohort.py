@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_3dct.evaluation.segmentation import WHOLE_ORGAN, evaluate_segmentation, structure_labels
-from nnunet_3dct.evaluation.volumes import LabelScheme, load_label_scheme
+from nnunet_3dct.formats.label_volumes import LabelScheme, load_label_scheme
 from nnunet_3dct.report.case_files import CaseFiles, find_case_files, images_without_prediction
 from nnunet_3dct.report.class_results import CaseClass, ClassResults, read_class_results
 from nnunet_3dct.report.grids import read_labels

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from nnunet_3dct.data.integrity import check_image_file
 from nnunet_3dct.errors import ImageError
-from nnunet_3dct.evaluation.volumes import LABEL_TOLERANCE
+from nnunet_3dct.formats.image_files import check_image_file
+from nnunet_3dct.formats.label_volumes import LABEL_TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_3dct.evaluation.metric_names import CLASS_METRICS, METRICS_OF_A_CLASS
+from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, METRICS_OF_A_CLASS
 from nnunet_3dct.report.cohort import Cohort
 from nnunet_3dct.report.formats import NONE, interval, number, percent, title
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
+from nnunet_3dct.data.splits import SPLITS_FILE, stratified_splits, write_splits
 from nnunet_3dct.errors import listing
-from nnunet_3dct.training.losses import as_tensor, class_weights
-from nnunet_3dct.training.sampling import balanced_identifiers
-from nnunet_3dct.training.splits import SPLITS_FILE, stratified_splits, write_splits
+from nnunet_3dct.formats.class_labels import UNKNOWN
+from nnunet_3dct.training.class_loss import as_tensor, class_weights
+from nnunet_3dct.upstream import infer_dataset_class
 
 FoldLabels = dict[str, dict[str, int]]
 
 if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    from nnunet_3dct.class_labels import ClassLabels
+    from nnunet_3dct.formats.class_labels import ClassLabels
     from nnunet_3dct.settings import Settings
+    from nnunet_3dct.upstream import nnUNetTrainer
 
     _Base: type = nnUNetTrainer
 else:
@@ -27,7 +28,7 @@ else:
 
 
 class ClassData(_Base):
-    """Mixin of :class:`~nnunet_3dct.training.multitask_trainer.MultiTaskTrainer`."""
+    """Mixin of :class:`~nnunet_3dct.training.trainer.MultiTaskTrainer`."""
 
     class_labels: ClassLabels
     settings: Settings
@@ -83,3 +84,28 @@ class ClassData(_Base):
         if self.settings.sampler == "balanced":
             training.identifiers = balanced_identifiers(training.identifiers, self.class_labels.by_case)
         return training, validation
+
+
+def balanced_identifiers(cases: Sequence[str], classes: Mapping[str, int], repeats: int = 20) -> list[str]:
+    """Repeat identifiers so that drawing uniformly from the result sees each class equally often.
+
+    Cases of unknown class keep the share that they have in ``cases``.
+
+    Args:
+        cases: identifiers of the training fold.
+        classes: case -> class, -1 for unknown.
+        repeats: how often a case of the largest class stands in the result; higher is finer.
+    """
+    groups: dict[int, list[str]] = {}
+    for case in cases:
+        groups.setdefault(classes.get(case, UNKNOWN), []).append(case)
+    known = {k: group for k, group in groups.items() if k != UNKNOWN}
+    if not known:
+        return list(cases)
+    length = repeats * max(len(group) for group in known.values())
+    drawn = [case for group in known.values() for case in np.resize(group, length).tolist()]
+    unknown = groups.get(UNKNOWN, [])
+    if unknown:
+        share = len(unknown) / (len(cases) - len(unknown))
+        drawn += np.resize(unknown, round(share * len(drawn))).tolist()
+    return drawn

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from sklearn.metrics import accuracy_score, f1_score
 
-from nnunet_3dct.checkpoint import fingerprint
-from nnunet_3dct.class_labels import UNKNOWN
 from nnunet_3dct.evaluation.classification import evaluate_classification
-from nnunet_3dct.files import write_json
-from nnunet_3dct.inference.aggregation import CaseClass, EvidenceNetwork, passes_per_window
-from nnunet_3dct.inference.export import CLASS_SUFFIX, class_report, write_class_tables
-from nnunet_3dct.inference.upstream import upstream_predictor
-from nnunet_3dct.training.class_score import ClassScore, score_cases
+from nnunet_3dct.formats.atomic import write_json
+from nnunet_3dct.formats.checkpoint import fingerprint
+from nnunet_3dct.formats.class_files import CLASS_SUFFIX, class_file, write_class_tables
+from nnunet_3dct.formats.class_labels import UNKNOWN
+from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
+from nnunet_3dct.inference.recording import EvidenceNetwork, upstream_predictor
+from nnunet_3dct.upstream import convert_labelmap_to_one_hot
 
 if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunet_3dct.upstream import nnUNetTrainer
 
     _Base: type = nnUNetTrainer
 else:
@@ -27,7 +29,7 @@ else:
 
 
 class ClassValidation(_Base):
-    """Mixin of :class:`~nnunet_3dct.training.multitask_trainer.MultiTaskTrainer`.
+    """Mixin of :class:`~nnunet_3dct.training.trainer.MultiTaskTrainer`.
 
     Attributes:
         epoch_class_score: score of the current epoch, None where it was not measured.
@@ -128,9 +130,10 @@ class ClassValidation(_Base):
         folder = Path(self.output_folder) / "validation"
         weights = {str(self.fold): fingerprint(self.multitask_network.cls_head.state_dict())}
         for case, result in cases.items():
-            report = class_report(
-                result,
+            report = class_file(
+                result.probs,
                 self.dataset_json.get("class_names"),
+                **result.describe(),
                 trainer=type(self).__name__,
                 folds=[self.fold],
                 head_weights=weights,
@@ -178,3 +181,43 @@ class _CaseRecorder:
             self.results[self._case] = self.network.evidence.result()
             self._case = None
         self.network.evidence.clear()
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores over the cases with a known class; NaN when there is none.
+
+    ``macro_f1`` is the mean over the classes that occur in the fold.
+    """
+
+    macro_f1: float
+    accuracy: float
+    log_loss: float
+    n_cases: int
+
+    def better_than(self, other: ClassScore | None) -> bool:
+        """Higher macro-F1 wins; at equal macro-F1 the lower log loss."""
+        if self.n_cases == 0:
+            return False
+        return other is None or (self.macro_f1, -self.log_loss) > (other.macro_f1, -other.log_loss)
+
+
+def score_cases(probs: Mapping[str, tuple[float, ...]], classes: Mapping[str, int]) -> ClassScore:
+    """Compare class probabilities with the labels.
+
+    Args:
+        probs: case -> class probabilities.
+        classes: case -> class, -1 for unknown.
+    """
+    known = [case for case in probs if classes.get(case, UNKNOWN) != UNKNOWN]
+    if not known:
+        return ClassScore(float("nan"), float("nan"), float("nan"), 0)
+    truth = np.array([classes[case] for case in known])
+    table = np.array([probs[case] for case in known])
+    predicted = table.argmax(1)
+    return ClassScore(
+        float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)),
+        float(accuracy_score(truth, predicted)),
+        float(-np.log(np.clip(table[np.arange(len(known)), truth], 1e-12, None)).mean()),
+        len(known),
+    )

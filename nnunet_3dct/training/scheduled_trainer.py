@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
-from nnunet_3dct.memory import keep_freed_memory
+from nnunet_3dct.runtime import keep_freed_memory
 from nnunet_3dct.settings import Settings
+from nnunet_3dct.upstream import BasicTransform, ImageOnlyTransform, RandomTransform, nnUNetTrainer
 
 
 class ScheduledTrainer(nnUNetTrainer):

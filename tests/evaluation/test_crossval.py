@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from nnunet_3dct.checkpoint import write_checkpoint
 from nnunet_3dct.cli.crossval import main
+from nnunet_3dct.formats.checkpoint import write_checkpoint
 from tests import toy
 from tests.evaluation import trained_folds as made
 

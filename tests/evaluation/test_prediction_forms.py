@@ -8,8 +8,8 @@ import json
 import pytest
 
 from nnunet_3dct.cli.evaluate_classification import main
-from nnunet_3dct.evaluation.class_predictions import read_predictions
 from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.formats.class_files import read_predictions
 from tests.evaluation.predictions import (
     NAMES,
     strict_json,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_3dct.files import write_json
+from nnunet_3dct.formats.atomic import write_json
 from tests.utils import write_volume
 
 DATASET, MODEL = "Dataset042_Folds", "nnUNetTrainer_CLSHeadSumFT__nnUNetPlans__3d_fullres"

@@ -17,7 +17,7 @@ from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
 from nnunet_3dct.networks import heads
 from nnunet_3dct.networks.heads import ClassificationHead, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
-from nnunet_3dct.training.trainers import nnUNetTrainer_CLSHeadSumFT
+from nnunet_3dct.training.variants import nnUNetTrainer_CLSHeadSumFT
 from tests import toy
 from tests.figures.drawn import outside, touching, words
 

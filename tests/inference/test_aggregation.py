@@ -6,14 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nnunet_3dct.inference.aggregation import (
-    CaseClass,
-    ClassEvidence,
-    EvidenceNetwork,
-    average_folds,
-    passes_per_window,
-)
-from nnunet_3dct.target import TargetLabels
+from nnunet_3dct.formats.class_files import class_file
+from nnunet_3dct.inference.aggregation import CaseClass, ClassEvidence, average_folds, passes_per_window
+from nnunet_3dct.inference.recording import EvidenceNetwork
+from nnunet_3dct.networks.target import TargetLabels
 
 LABELS = SimpleNamespace(has_regions=False, all_labels=[0, 1, 2], label_dict={"background": 0, "organ": 1, "lesion": 2})
 
@@ -93,14 +89,15 @@ def test_folds_are_averaged() -> None:
 
 def test_softmax_of_the_logits_gives_the_probabilities_back() -> None:
     result = collect(1, ((0.7, 0.2, 0.1), 3), ((0.1, 0.6, 0.3), 4))
-    back = torch.tensor(result.logits, dtype=torch.float64).softmax(0).tolist()
+    logits = class_file(result.probs, None)["logits"]
+    back = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
     assert back == pytest.approx(result.probs, abs=1e-12)
     assert sum(result.probs) == pytest.approx(1)
-    assert result.pred == max(range(3), key=result.logits.__getitem__)
+    assert result.pred == max(range(3), key=logits.__getitem__)
 
 
 def test_certain_class_has_finite_logits() -> None:
-    assert all(map(math.isfinite, CaseClass((1.0, 0.0), 1, 1, 1, True).logits))
+    assert all(map(math.isfinite, class_file((1.0, 0.0), None)["logits"]))
 
 
 @pytest.mark.parametrize(("axes", "passes"), [(None, 1), ((), 1), ((0,), 2), ((0, 1), 4), ((0, 1, 2), 8)])

@@ -13,9 +13,10 @@ import SimpleITK
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_3dct.data.integrity import geometry_differences, image_geometry
-from nnunet_3dct.inference import Predictor, export
-from nnunet_3dct.inference.predictor import build_unet
+from nnunet_3dct.formats.image_files import geometry_differences, image_geometry
+from nnunet_3dct.inference import Predictor
+from nnunet_3dct.inference import case_writer as export
+from nnunet_3dct.networks.build import build_unet
 from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, build_head, head_names
 from nnunet_3dct.networks.multitask_unet import feature_spec
 from tests.inference.predicting import reports, run
@@ -216,7 +217,7 @@ def test_format_that_cannot_hold_a_map_is_refused_before_any_case(
 HEAD_OUTSIDE_PYTORCH = """
 import torch
 from nnunet_3dct.networks.heads import ClassificationHead, register
-from nnunet_3dct.training.multitask_trainer import MultiTaskTrainer
+from nnunet_3dct.training.trainer import MultiTaskTrainer
 
 
 @register

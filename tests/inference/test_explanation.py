@@ -15,8 +15,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from nnunet_3dct.data.integrity import geometry_differences, image_geometry
 from nnunet_3dct.errors import NNUNet3DCTError
+from nnunet_3dct.formats.image_files import geometry_differences, image_geometry
 from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.explanation import (
     ENDINGS,
@@ -27,11 +27,11 @@ from nnunet_3dct.inference.explanation import (
     note_empty_map,
 )
 from nnunet_3dct.inference.preprocessing import preprocess
-from nnunet_3dct.inference.sliding_window import Windows
+from nnunet_3dct.inference.windows import Windows
 from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, UNetFeatures
 from tests.inference.test_backends import network
 from tests.inference.test_preprocessing import plans as planned
-from tests.inference.test_sliding_window import PATCH, image, windows
+from tests.inference.test_windows import PATCH, image, windows
 from tests.utils import write_volume
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 import nnunet_3dct
-from nnunet_3dct.inference.predictor import MultiTaskPredictor
+from nnunet_3dct.inference.model import MultiTaskPredictor
 from tests import toy
 from tests.inference.predicting import reports, run
 

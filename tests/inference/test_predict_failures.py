@@ -16,7 +16,7 @@ import pytest
 import SimpleITK
 import torch
 
-from nnunet_3dct.data.integrity import check_image_file
+from nnunet_3dct.formats.image_files import check_image_file
 from tests import toy
 from tests.inference.predicting import arguments, reports, run
 from tests.utils import empty, truncate, write_volume

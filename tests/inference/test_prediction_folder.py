@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from nnunet_3dct.inference import export
-from nnunet_3dct.inference.export import remove_leftovers, write_class_tables
+from nnunet_3dct.formats import class_files
+from nnunet_3dct.formats.class_files import write_class_tables
+from nnunet_3dct.inference.case_writer import remove_leftovers
 from tests.inference.predicting import run
 from tests.inference.test_predict_failures import fails
 from tests.utils import flip_byte
@@ -78,13 +79,13 @@ def test_table_holds_a_case_that_another_part_finishes_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(tmp_path, "a", 0)
-    write = export._write_csv
+    write = class_files._write_csv
 
     def late(*args: Any) -> None:
         add(tmp_path, "b", 1)
         write(*args)
 
-    monkeypatch.setattr(export, "_write_csv", late)
+    monkeypatch.setattr(class_files, "_write_csv", late)
     write_class_tables(tmp_path, ["a", "b", "c"], ".nii.gz")
     assert table(tmp_path) == [["a.nii.gz", "0"], ["b.nii.gz", "1"]]
 
@@ -94,13 +95,13 @@ def test_case_that_vanishes_while_the_table_is_made_is_left_out(
 ) -> None:
     for case in "ab":
         add(tmp_path, case, 0)
-    write = export._write_csv
+    write = class_files._write_csv
 
     def removing(*args: Any) -> None:
         (tmp_path / "b_classification.json").unlink(missing_ok=True)
         write(*args)
 
-    monkeypatch.setattr(export, "_write_csv", removing)
+    monkeypatch.setattr(class_files, "_write_csv", removing)
     write_class_tables(tmp_path, ["a", "b"], ".nii.gz")
     assert table(tmp_path) == [["a.nii.gz", "0"]]
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nnunet_3dct.cli import predict
 from tests import toy
-from tests.test_checkpoint_parts import seed_head_state
+from tests.formats.test_checkpoint_parts import seed_head_state
 
 FEATURES = [32, 64, 128, 256, 320, 320]
 PLANS = "nnUNetPlans"

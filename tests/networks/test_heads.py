@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import build_head, head_names, register
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads.base import ClassificationHead
 
 SPECS = [
     FeatureSpec((4, 8, 16), (8, 4), 3),

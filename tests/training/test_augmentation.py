@@ -8,7 +8,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_3dct.settings import Settings
-from nnunet_3dct.training.trainers import nnUNetTrainer_Stage1
+from nnunet_3dct.training.variants import nnUNetTrainer_Stage1
 
 ARGUMENTS = ((16, 24, 24), (-0.5, 0.5), None, (), False)
 

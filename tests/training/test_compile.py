@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_3dct.inference.predictor import MultiTaskPredictor
+from nnunet_3dct.inference.model import MultiTaskPredictor
 from nnunet_3dct.networks.multitask_unet import uncompiled
 from tests import toy
 

@@ -7,8 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from nnunet_3dct.training.lr_scheduler import GroupLRScheduler
-from nnunet_3dct.training.optimizers import CombinedOptimizer
+from nnunet_3dct.training.schedule import CombinedOptimizer, GroupLRScheduler
 
 
 def _layers() -> tuple[nn.Linear, nn.Linear]:

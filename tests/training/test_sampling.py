@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from nnunet_3dct.training.sampling import balanced_identifiers
+from nnunet_3dct.training.class_data import balanced_identifiers
 
 
 def cases(**sizes: int) -> dict[str, int]:

@@ -24,8 +24,8 @@ from torch import Tensor
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.inference.backends.base import Backend, Summarizing
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
+from nnunet_3dct.runtime import CACHE_VARIABLE, cache_folder
 
-CACHE_VARIABLE = "NNUNET3DCT_CACHE"
 KEPT_MODELS = 20
 LARGE_NORM = 20_000  # voxels
 DAY = 24 * 3600  # seconds
@@ -102,14 +102,6 @@ def openvino_precision(wanted: str, capabilities: Sequence[str]) -> str:
         there = ", ".join(name for name, capability in known.items() if capability in capabilities)
         raise SettingsError(f"--precision {wanted}: expected what this CPU computes in ({there}), found {wanted}.")
     return wanted
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: ``NNUNET3DCT_CACHE``, else ``nnunet_3dct`` in the user's cache folder."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "nnunet_3dct"
 
 
 def _converted(core: Any, network: Summarizing, window_shape: Sequence[int]) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads.base import ClassificationHead
 
 H = TypeVar("H", bound=type[ClassificationHead])
 

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
-from nnunet_3dct.networks.hirescam import hirescam
-
-
-class UNetFeatures(NamedTuple):
-    """Features of one forward pass.
-
-    Attributes:
-        encoder: ``(B, C, ...)`` of every encoder stage, fine to coarse; the last is the bottleneck.
-        decoder: ``(B, C, ...)`` of every decoder stage, coarse to fine.
-        logits: segmentation logits at full resolution ``(B, L, ...)``.
-    """
-
-    encoder: list[Tensor]
-    decoder: list[Tensor]
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """Channels of the features and the dimension of the network (2 or 3)."""
-
-    encoder_channels: tuple[int, ...]
-    decoder_channels: tuple[int, ...]
-    dim: int
+from nnunet_3dct.networks.attribution import hirescam
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 
 
 class ClassificationHead(nn.Module):
@@ -74,7 +51,7 @@ class ClassificationHead(nn.Module):
     def evidence(self, features: UNetFeatures, label: int) -> list[Tensor]:
         """Where the evidence for a class lies: signed maps ``(B, ...)``, each on the grid of a stage.
 
-        :func:`~nnunet_3dct.networks.hirescam.hirescam` serves every head; one that is known to be a sum over voxels
+        :func:`~nnunet_3dct.networks.attribution.hirescam` serves every head; one that is known to be a sum over voxels
         may take itself apart.
         """
         return hirescam(self, features, label)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import register
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads.base import ClassificationHead
 
 
 @register

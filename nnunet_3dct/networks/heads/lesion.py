@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nnunet_3dct.networks.attribution import class_margin
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import register
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.hirescam import class_margin
+from nnunet_3dct.networks.heads.base import ClassificationHead
 from nnunet_3dct.networks.pooling import pool_features, pooled_width, unpool_features
 from nnunet_3dct.networks.standardize import RunningStandardize
 
@@ -24,7 +25,7 @@ class LesionHead(ClassificationHead):
     :func:`~nnunet_3dct.networks.pooling.pool_features`. Standardisation by running statistics of the patches that
     show target, dropout and one linear layer follow: a logistic regression of some 10⁴ parameters, without memory of
     where in the patch the target lies. It can therefore be fitted at once to the features of whole volumes, see
-    :mod:`nnunet_3dct.training.head_refit`.
+    :mod:`nnunet_3dct.training.fit_head`.
 
     Args:
         spec: features of the network.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import register
-from nnunet_3dct.networks.heads.base import ClassificationHead, FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads.base import ClassificationHead
 
 
 @register

@@ -1,5 +1,5 @@
 """Re-export, so that ``nnUNetv2_train -tr nnUNetTrainer_CLSHeadSimple`` finds the trainer."""
 
-from nnunet_3dct.training.trainers import nnUNetTrainer_CLSHeadSimple
+from nnunet_3dct.training.variants import nnUNetTrainer_CLSHeadSimple
 
 __all__ = ["nnUNetTrainer_CLSHeadSimple"]

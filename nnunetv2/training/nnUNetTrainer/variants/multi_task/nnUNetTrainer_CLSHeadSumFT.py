@@ -1,5 +1,5 @@
 """Re-export, so that ``nnUNetv2_train -tr nnUNetTrainer_CLSHeadSumFT`` finds the trainer."""
 
-from nnunet_3dct.training.trainers import nnUNetTrainer_CLSHeadSumFT
+from nnunet_3dct.training.variants import nnUNetTrainer_CLSHeadSumFT
 
 __all__ = ["nnUNetTrainer_CLSHeadSumFT"]

@@ -1,0 +1,91 @@
+"""The trainers: each a short class that states its choices. The class name is the experiment."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from nnunet_3dct.training.fit_head import HeadRefit
+from nnunet_3dct.training.schedule import CombinedOptimizer, GroupLRScheduler, cosine, poly
+from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
+from nnunet_3dct.training.trainer import MultiTaskTrainer
+
+
+class nnUNetTrainer_Stage1(ScheduledTrainer):
+    """Stock segmentation training with a schedule from the environment, for stage 1 in a small budget."""
+
+
+class nnUNetTrainer_CLSHeadSum(MultiTaskTrainer):
+    """Grid head over bottleneck and decoder, both tasks together from scratch."""
+
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
+
+
+class nnUNetTrainer_CLSHeadSumFT(MultiTaskTrainer):
+    """As ``CLSHeadSum``, from a stage-1 checkpoint, the head at ten times the rate throughout."""
+
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
+    from_checkpoint = True
+    head_lr_factor = 10.0
+
+
+class nnUNetTrainer_CLSHeadSimple(MultiTaskTrainer):
+    """Averaged bottleneck and a linear layer; trains encoder and head, the decoder stays as it began."""
+
+    head_name = "simple"
+    frozen_parts = ("decoder",)
+    default_class_weights = "balanced"
+    may_start_from_checkpoint = True
+
+
+class nnUNetTrainer_CLSHeadSepOpt(MultiTaskTrainer):
+    """Two trainings side by side: U-Net under SGD from the segmentation, detached head under Adam from the class."""
+
+    head_name = "detached"
+    head_lr_factor = 5.0
+    default_class_weights = "balanced"
+    may_start_from_checkpoint = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """SGD and nnU-Net's polynomial for the U-Net; Adam at five times the rate and a cosine for the head."""
+        unet, head = self._parameters()
+        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor))
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs, [poly, cosine])
+
+
+class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
+    """Memory attention head, everything under RAdam with a cosine, from a stage-1 checkpoint."""
+
+    head_name = "memory_attention"
+    from_checkpoint = True
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """One RAdam for network and head."""
+        unet, head = self._parameters()
+        optimizer = torch.optim.RAdam(unet + head, lr=self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs, cosine)
+
+
+class nnUNetTrainer_CLSHeadLesion(HeadRefit, MultiTaskTrainer):
+    """Lesion head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
+
+    From a stage-1 checkpoint when one is given, else from scratch.
+    """
+
+    head_name = "lesion"
+    head_lr = 3e-3
+    default_class_weights = "balanced"
+    label_smoothing = 0.05
+    may_start_from_checkpoint = True
+
+    def build_head_options(self) -> dict[str, Any]:
+        target = self.target_labels
+        return {**super().build_head_options(), "target_channels": target.channels, "regions": target.has_regions}
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""
+        unet, head = self._parameters()
+        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2))
+        return optimizer, GroupLRScheduler(optimizer, self.num_epochs)
