@@ -86,6 +86,7 @@ check: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
 	$(TEST_VENV)/bin/mypy
+	$(TEST_VENV)/bin/lint-imports
 
 format: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff format .

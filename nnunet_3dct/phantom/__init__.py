@@ -1,0 +1,1 @@
+"""The phantom: synthetic CT crops with a pancreas, a lesion and a subtype."""
