@@ -54,7 +54,7 @@ def _attempt(work: Callable[[argparse.Namespace], int | None], args: argparse.Na
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
         with contextlib.suppress(OSError):
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
         return DONE
     except NNUNet3DCTError as error:
         _tell(str(error), args.verbose)
