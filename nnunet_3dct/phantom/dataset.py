@@ -156,8 +156,8 @@ def _check_folder(target: Path, overwrite: bool) -> None:
         )
     if not (target / "dataset.json").is_file():
         raise SettingsError(
-            f"{target}: expected a dataset to overwrite, found files but no dataset.json. Empty the folder yourself, or "
-            "choose another one."
+            f"{target}: expected a dataset to overwrite, found files but no dataset.json. Empty the folder yourself, "
+            "or choose another one."
         )
 
 
