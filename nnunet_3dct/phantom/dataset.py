@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -195,10 +196,12 @@ def _run(jobs: list[_Job], num_processes: int) -> Iterator[None]:
         yield from map(_write_case, jobs)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=spawn) as pool:
+    # Ctrl-C in a terminal reaches every process; the workers leave it to this one
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=spawn, **ignore) as pool:
         try:
             for done in as_completed([pool.submit(_write_case, job) for job in jobs]):
                 yield done.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
