@@ -67,7 +67,7 @@ def _report_dataset(dataset: str, num_processes: int | None, num_classes: int | 
     """Print the state of a dataset; returns the number of problems."""
     from tqdm import tqdm
 
-    from nnunet_3dct.data.dataset_check import check_raw_dataset
+    from nnunet_3dct.data.dataset_check import check_dataset
     from nnunet_3dct.upstream import default_num_processes, nnUNet_preprocessed
 
     try:
@@ -76,18 +76,20 @@ def _report_dataset(dataset: str, num_processes: int | None, num_classes: int | 
         print(f"\nDataset {dataset}\n" + _indented(f"FAIL  {error}"))
         return 1
     print(f"\nDataset {folder}")
-    problems = check_raw_dataset(
+    result = check_dataset(
         folder,
         num_processes or min(default_num_processes, os.cpu_count() or 1),
         label_folders=[Path(nnUNet_preprocessed) / folder.name] if nnUNet_preprocessed.is_set() else [],
         num_classes=num_classes,
         progress=partial(tqdm, desc="cases", leave=False, delay=1),
     )
-    if not problems:
+    if result.ok:
         print("  ok    images, labels and classes")
-    for problem in problems:
+    for note in result.notes:
+        print(_indented(f"note  {note}"))
+    for problem in result.problems:
         print(_indented(f"FAIL  {problem}"))
-    return len(problems)
+    return len(result.problems)
 
 
 def _dataset_folder(dataset: str) -> Path:
