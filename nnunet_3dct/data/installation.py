@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_3dct.paths import FOLDER_VARIABLES
+
 EXT_TRAINERS = Path(__file__).resolve().parent.parent / "ext_trainers"
 TRAINER_FOLDER = Path("training", "nnUNetTrainer", "variants", "multi_task")
 NNUNET_SERIES = "2.8."
 PROBE_TRAINER = "nnUNetTrainer_CLSHeadSum"
-FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @dataclass(frozen=True)
