@@ -153,7 +153,7 @@ def check_trainer_search() -> Finding:
         with contextlib.redirect_stdout(output):
             trainer = search(PROBE_TRAINER)
     except Exception as error:  # whatever any trainer module raises on import
-        message = f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Mend or remove that module."
+        message = f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Correct or remove that module."
         return Finding(name, False, message)
     if not trainer.__module__.startswith("nnunet_3dct."):
         where = getattr(sys.modules.get(trainer.__module__), "__file__", trainer.__module__)
