@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_3dct.data.raw_cases import RawCase, find_raw_cases
 from nnunet_3dct.errors import ClassLabelsError, ImageError, listing
-from nnunet_3dct.formats.class_labels import check_class_labels, find_class_labels, load_class_labels
+from nnunet_3dct.formats.class_labels import check_class_labels, read_labels_in
 from nnunet_3dct.formats.dataset_json import num_channels, read_dataset_json
 from nnunet_3dct.formats.image_files import (
     Geometry,
@@ -175,7 +175,7 @@ def check_classes(
     all must be.
     """
     try:
-        labels = load_class_labels(find_class_labels(folders))
+        labels = read_labels_in(folders)
     except ClassLabelsError as error:
         return [str(error)]
     cases = list(training)
