@@ -24,6 +24,7 @@ HOMES = {
     "ExperimentPlanner": "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner",
     "BaseReaderWriter": "nnunetv2.imageio.base_reader_writer",
     "determine_reader_writer_from_dataset_json": "nnunetv2.imageio.reader_writer_registry",
+    "recursive_find_reader_writer_by_name": "nnunetv2.imageio.reader_writer_registry",
     "convert_predicted_logits_to_segmentation_with_correct_shape": "nnunetv2.inference.export_prediction",
     "export_prediction_from_logits": "nnunetv2.inference.export_prediction",
     "nnUNetPredictor": "nnunetv2.inference.predict_from_raw_data",
