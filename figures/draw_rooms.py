@@ -1,6 +1,6 @@
 """Draw the rooms of the package and what goes through them: ``figures/rooms.svg``.
 
-The rooms and their order are those of the import contract in ``pyproject.toml``. What goes through them is written here.
+Rooms and their order are those of the import contract in ``pyproject.toml``; what goes through them is written here.
 """
 
 from __future__ import annotations
