@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_3dct.cli.trained_folds import find_dataset
 from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
 
 
@@ -48,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _probe(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from nnunet_3dct.evaluation.trained_folds import find_dataset
     from nnunet_3dct.formats.atomic import write_json
     from nnunet_3dct.paths import find_folds, find_model_folder
     from nnunet_3dct.probe.report import format_report, probe
