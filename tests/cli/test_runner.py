@@ -95,10 +95,14 @@ run_command(argparse.ArgumentParser(), work, [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe of a POSIX shell")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [2, 100_000])
-def test_reader_that_leaves_early_is_no_error(lines: int) -> None:
+def test_reader_that_leaves_early_is_no_error(lines: int, unbuffered: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PIPED.format(lines=lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", PIPED.format(lines=lines)],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         if lines > 2:
