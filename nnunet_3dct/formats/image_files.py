@@ -132,7 +132,7 @@ def check_case_files(
             "Give one file a channel, named <case>_0000, <case>_0001, ... as dataset.json counts them."
         )
     for path, grid in zip(files, grids, strict=True):
-        check_spacing(path, grid, case)
+        check_spacing(grid, case, path)
         differences = geometry_differences(grid, grids[0])
         if differences:
             raise ImageError(
@@ -163,12 +163,14 @@ def check_finite(array: np.ndarray, name: str) -> None:
 def is_constant(array: np.ndarray) -> bool:
     """Whether all values of ``array`` (any shape) are equal: an image without content, as a failed export of zeros.
 
+    A single voxel is not called constant.
+
     Examples:
         >>> import numpy as np
         >>> is_constant(np.zeros((2, 3, 3))), is_constant(np.eye(3))
         (True, False)
     """
-    return array.size > 0 and bool(array.min() == array.max())
+    return array.size > 1 and bool(array.min() == array.max())
 
 
 def check_label_fits_image(label: Path, image: Path, case: str, *, reader: Reader | None = None) -> None:
