@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK
@@ -69,20 +69,21 @@ def read_geometry(path: Path, *, reader: Reader | None = None) -> Geometry:
 
 def image_geometry(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
     """Grid of an image in memory, or of a file whose header was read."""
-    size = image.GetSize()
     if isinstance(image, SimpleITK.Image):
         components = image.GetNumberOfComponentsPerPixel()
     else:
         components = image.GetNumberOfComponents()
+    grid: Any = image
+    size = grid.GetSize()
     axes = min(len(size), 3)
-    direction = np.reshape(image.GetDirection(), (len(size), len(size)))[:axes, :axes]
+    direction = np.reshape(grid.GetDirection(), (len(size), len(size)))[:axes, :axes]
     return Geometry(
         size=size[:axes],
-        spacing=image.GetSpacing()[:axes],
-        origin=image.GetOrigin()[:axes],
+        spacing=grid.GetSpacing()[:axes],
+        origin=grid.GetOrigin()[:axes],
         direction=tuple(direction.ravel().tolist()),
         channels=components * math.prod(size[3:]),  # as nnU-Net's SimpleITKIO takes a fourth axis
-        floating=image.GetPixelID() in _FLOAT_PIXELS,
+        floating=grid.GetPixelID() in _FLOAT_PIXELS,
     )
 
 

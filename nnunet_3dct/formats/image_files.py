@@ -279,7 +279,7 @@ def _gipl_bytes(path: Path) -> int:
     reader.SetFileName(str(path))
     attempt(reader.ReadImageInformation, path)
     itemsize = SimpleITK.GetArrayFromImage(SimpleITK.Image([1, 1], reader.GetPixelID())).dtype.itemsize
-    return _GIPL_HEADER + math.prod(reader.GetSize()) * itemsize
+    return _GIPL_HEADER + int(math.prod(reader.GetSize()) * itemsize)
 
 
 def _read(path: Path) -> SimpleITK.Image:

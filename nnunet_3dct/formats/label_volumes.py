@@ -87,7 +87,8 @@ class Pair:
 
         reference, prediction = str(self.reference_file), str(self.prediction_file)
         reader = _Loaded({reference: self.reference, prediction: self.prediction})
-        return compute_metrics(reference, prediction, reader, list(regions), self.ignore)
+        metrics: dict[str, Any] = compute_metrics(reference, prediction, reader, list(regions), self.ignore)
+        return metrics
 
 
 class _Loaded:

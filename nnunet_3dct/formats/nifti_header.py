@@ -131,8 +131,9 @@ def has_one_value(path: Path) -> bool:
 
 
 def _header(start: bytes) -> nib.Nifti1Header:
-    kind, size = (nib.Nifti2Header, 540) if start[4:6] in (b"n+", b"ni") else (nib.Nifti1Header, 348)
-    return kind(start[:size], check=False)
+    if start[4:6] in (b"n+", b"ni"):
+        return nib.Nifti2Header(start[:540], check=False)
+    return nib.Nifti1Header(start[:348], check=False)
 
 
 def _affine(raw: nib.Nifti1Header) -> np.ndarray:
