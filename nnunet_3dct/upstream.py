@@ -30,8 +30,6 @@ HOMES = {
     "nnUNetPredictor": "nnunetv2.inference.predict_from_raw_data",
     "compute_gaussian": "nnunetv2.inference.sliding_window_prediction",
     "compute_steps_for_sliding_window": "nnunetv2.inference.sliding_window_prediction",
-    "nnUNet_preprocessed": "nnunetv2.paths",
-    "nnUNet_raw": "nnunetv2.paths",
     "DefaultPreprocessor": "nnunetv2.preprocessing.preprocessors.default_preprocessor",
     "compute_new_shape": "nnunetv2.preprocessing.resampling.default_resampling",
     "determine_do_sep_z_and_axis": "nnunetv2.preprocessing.resampling.default_resampling",
@@ -49,7 +47,6 @@ HOMES = {
     "ConfigurationManager": "nnunetv2.utilities.plans_handling.plans_handler",
     "PlansManager": "nnunetv2.utilities.plans_handling.plans_handler",
     "get_filenames_of_train_images_and_targets": "nnunetv2.utilities.utils",
-    "create_lists_from_splitted_dataset_folder": "nnunetv2.utilities.utils",
 }
 
 

@@ -148,18 +148,6 @@ def test_number_of_processes_is_a_positive_integer() -> None:
     assert isinstance(upstream.default_num_processes, int) and upstream.default_num_processes >= 1
 
 
-@covers("nnUNet_raw", "nnUNet_preprocessed")
-@pytest.mark.parametrize("name", ["nnUNet_raw", "nnUNet_preprocessed"])
-def test_folder_is_read_from_the_environment_when_it_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = getattr(upstream, name)
-    monkeypatch.setenv(name, "/somewhere")
-    assert folder.is_set() and folder.require() == "/somewhere" and Path(folder) == Path("/somewhere")
-    monkeypatch.delenv(name)
-    assert not folder.is_set()
-    with pytest.raises(RuntimeError, match=name):
-        folder.require()
-
-
 @covers("maybe_convert_to_dataset_name")
 def test_dataset_is_found_by_number_and_an_unknown_one_is_a_runtime_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,15 +196,12 @@ def test_training_cases_have_their_channels_in_order_and_a_label(tmp_path: Path)
     assert Path(found["case_001"]["label"]).name == "case_001.nii.gz"
 
 
-@covers("create_lists_from_splitted_dataset_folder")
-def test_images_of_a_folder_are_grouped_by_case(tmp_path: Path) -> None:
-    for name in ("b_0001", "b_0000", "a_0000", "a_0001"):
-        (tmp_path / f"{name}.nii.gz").touch()
-    found = upstream.create_lists_from_splitted_dataset_folder(str(tmp_path), ".nii.gz", num_processes=1)
-    assert [[Path(p).name.removesuffix(".nii.gz") for p in case] for case in found] == [
-        ["a_0000", "a_0001"],
-        ["b_0000", "b_0001"],
-    ]
+@covers("recursive_find_reader_writer_by_name")
+def test_readers_are_found_by_name_and_an_unknown_one_is_a_runtime_error() -> None:
+    found = upstream.recursive_find_reader_writer_by_name("SimpleITKIO")
+    assert issubclass(found, upstream.BaseReaderWriter) and ".nii.gz" in found.supported_file_endings
+    with pytest.raises(RuntimeError, match="NoSuchIO"):
+        upstream.recursive_find_reader_writer_by_name("NoSuchIO")
 
 
 @covers("infer_dataset_class")

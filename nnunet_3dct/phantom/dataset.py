@@ -196,12 +196,15 @@ def _run(jobs: list[_Job], num_processes: int) -> Iterator[None]:
         yield from map(_write_case, jobs)
         return
     spawn = multiprocessing.get_context("spawn")
-    # Ctrl-C in a terminal reaches every process; the workers leave it to this one
-    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=spawn, **ignore) as pool:
+    with ProcessPoolExecutor(min(num_processes, len(jobs)), spawn, initializer=_leave_ctrl_c_to_parent) as pool:
         try:
             for done in as_completed([pool.submit(_write_case, job) for job in jobs]):
                 yield done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    """In a terminal it reaches every process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
