@@ -70,7 +70,6 @@ def _report_dataset(args: argparse.Namespace, num_classes: int | None) -> int:
     from tqdm import tqdm
 
     from nnunet_3dct.data.dataset_check import check_dataset
-    from nnunet_3dct.data.dataset_tables import check_dataset_tables, searched_folders
     from nnunet_3dct.paths import find_raw_dataset
     from nnunet_3dct.upstream import default_num_processes
 
@@ -79,21 +78,15 @@ def _report_dataset(args: argparse.Namespace, num_classes: int | None) -> int:
     result = check_dataset(
         folder,
         args.np or min(default_num_processes, os.cpu_count() or 1),
-        label_folders=searched_folders(folder)[:-1],
         num_classes=num_classes,
         progress=partial(tqdm, desc="cases", leave=False, delay=1, disable=args.disable_progress_bar or None),
     )
     if result.ok:
         print("  ok    images, labels and classes")
-    for note in result.notes:
-        print(_indented(f"note  {note}"))
-    for problem in result.problems:
-        print(_indented(f"FAIL  {problem}"))
-    tables = check_dataset_tables(folder, num_classes)
-    for state, lines in (("read", tables.read), ("note", tables.notes), ("FAIL", tables.problems)):
+    for state, lines in (("read", result.read), ("note", result.notes), ("FAIL", result.problems)):
         for line in lines:
             print(_indented(f"{state:<4}  {line}"))
-    return len(result.problems) + len(tables.problems)
+    return len(result.problems)
 
 
 def _line(finding: Finding) -> str:

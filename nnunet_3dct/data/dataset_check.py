@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_3dct.data.dataset_tables import check_dataset_tables, searched_folders
 from nnunet_3dct.data.raw_cases import RawCase, find_raw_cases
 from nnunet_3dct.errors import ClassLabelsError, ImageError, listing
 from nnunet_3dct.formats.class_labels import check_class_labels, read_labels_in
@@ -40,6 +41,7 @@ class DatasetCheck:
         num_held_out: cases of ``imagesVal`` and ``imagesTs``.
         problems: one text for each, empty when the dataset is sound.
         notes: what one should know of a dataset and can leave as it is.
+        read: one line for each table that was read: class labels, splits.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class DatasetCheck:
     num_held_out: int
     problems: list[str]
     notes: list[str]
+    read: list[str]
 
     @property
     def num_cases(self) -> int:
@@ -74,11 +77,11 @@ def check_dataset(
     folder: Path,
     num_processes: int = 1,
     *,
-    label_folders: Sequence[Path] = (),
+    label_folders: Sequence[Path] | None = None,
     num_classes: int | None = None,
     progress: Progress | None = None,
 ) -> DatasetCheck:
-    """Check images, labels and classes of a dataset in nnU-Net's raw layout.
+    """Check images, labels, classes and splits of a dataset in nnU-Net's raw layout.
 
     ``imagesTr`` with ``labelsTr`` must be there and complete; ``imagesVal`` and ``imagesTs`` are checked
     where they exist, their labels where the folder of labels exists. Files are read as by the reader that nnU-Net
@@ -87,7 +90,8 @@ def check_dataset(
     Args:
         folder: the dataset, with dataset.json in it.
         num_processes: cases checked side by side.
-        label_folders: where the class labels are looked for before ``folder``, as the preprocessed dataset.
+        label_folders: where the class labels are looked for before ``folder``; None for the preprocessed dataset of
+            the same name.
         num_classes: number of classes asked for, None to take that of the labels.
         progress: wraps the results case by case, as ``tqdm`` does; called with ``total=``.
 
@@ -105,7 +109,7 @@ def check_dataset(
     folder = Path(folder)
     description, problems = read_dataset_json(folder)
     if description is None:
-        return DatasetCheck(folder, 0, 0, problems, [])
+        return DatasetCheck(folder, 0, 0, problems, [], [])
     allowed, label_problems = allowed_labels(description)
     cases = find_raw_cases(folder, description)
     reader, reader_problems = _reader(description, cases.training)
@@ -119,8 +123,12 @@ def check_dataset(
     problems += _size_problems(checked, len(cases.training))
 
     names = [case.case for case in cases.training], [case.case for case in cases.held_out]
-    problems += check_classes([*label_folders, folder], *names, num_classes=num_classes)
-    return DatasetCheck(folder, len(cases.training), len(cases.held_out), problems, _notes(checked))
+    searched = searched_folders(folder) if label_folders is None else [*label_folders, folder]
+    problems += check_classes(searched, *names, num_classes=num_classes)
+    tables = check_dataset_tables(folder, num_classes)
+    problems += tables.problems
+    notes = [*_notes(checked), *tables.notes]
+    return DatasetCheck(folder, len(cases.training), len(cases.held_out), problems, notes, tables.read)
 
 
 def allowed_labels(description: DatasetJson) -> tuple[list[int], list[str]]:

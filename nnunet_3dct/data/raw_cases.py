@@ -52,7 +52,7 @@ def find_raw_cases(folder: Path, description: DatasetJson) -> RawCases:
     for part in ("Val", "Ts"):
         cases, problems = _part(folder, part, description)
         found.held_out += cases
-        found.problems += [*problems, *_overlap(found.training, cases, part)]
+        found.problems += problems
     found.problems += _number_problems(found.training, description["numTraining"])
     found.problems += _hidden_problems(folder, description["file_ending"])
     return found
@@ -108,16 +108,6 @@ def _left_out_problems(folder: str, left_out: Mapping[str, str]) -> list[str]:
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
     return [f"{folder}: {listing(names)}: {reason}." for reason, names in by_reason.items()]
-
-
-def _overlap(training: list[RawCase], held_out: list[RawCase], part: str) -> list[str]:
-    both = sorted({case.case for case in training} & {case.case for case in held_out})
-    if not both:
-        return []
-    return [
-        f"images{part}: expected cases that are not trained on, found {listing(both)} in imagesTr too. Results on them "
-        "would be too good; keep each case in one folder."
-    ]
 
 
 def _number_problems(training: list[RawCase], number: object) -> Iterator[str]:

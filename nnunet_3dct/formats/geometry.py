@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK
@@ -69,20 +69,21 @@ def read_geometry(path: Path, *, reader: Reader | None = None) -> Geometry:
 
 def image_geometry(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
     """Grid of an image in memory, or of a file whose header was read."""
-    size = image.GetSize()
     if isinstance(image, SimpleITK.Image):
         components = image.GetNumberOfComponentsPerPixel()
     else:
         components = image.GetNumberOfComponents()
+    grid: Any = image
+    size = grid.GetSize()
     axes = min(len(size), 3)
-    direction = np.reshape(image.GetDirection(), (len(size), len(size)))[:axes, :axes]
+    direction = np.reshape(grid.GetDirection(), (len(size), len(size)))[:axes, :axes]
     return Geometry(
         size=size[:axes],
-        spacing=image.GetSpacing()[:axes],
-        origin=image.GetOrigin()[:axes],
+        spacing=grid.GetSpacing()[:axes],
+        origin=grid.GetOrigin()[:axes],
         direction=tuple(direction.ravel().tolist()),
         channels=components * math.prod(size[3:]),  # as nnU-Net's SimpleITKIO takes a fourth axis
-        floating=image.GetPixelID() in _FLOAT_PIXELS,
+        floating=grid.GetPixelID() in _FLOAT_PIXELS,
     )
 
 
@@ -107,43 +108,44 @@ def geometry_differences(found: Geometry, expected: Geometry) -> list[str]:
     ]
 
 
-def check_spacing(path: Path, grid: Geometry, name: str) -> None:
+def check_spacing(grid: Geometry, name: str, path: Path | None = None) -> None:
     """Make sure that the voxel sizes are numbers that an image of a patient can have.
 
     Sizes from 0.01 to 50 mm pass; that of an axis with a single voxel may be larger, since nnU-Net's users write
-    999 there. Pictures, whose size nnU-Net does not read from the file, are not looked at.
+    999 there. Pictures, whose voxel size nnU-Net does not read from the file, are not looked at.
 
     Args:
-        path: of the image; a NIfTI header is looked at as stored, since readers take 1 mm in place of 0 and NaN.
-        grid: what :func:`read_geometry` gives for it.
+        grid: of the image.
         name: the case, for the message.
+        path: its file, None for an image in memory. A NIfTI header is looked at as stored, since readers take 1 mm in
+            place of 0 and NaN.
 
     Raises:
         ImageError: a size is 0, negative, undefined or implausible; names the unit in the header where that is why.
     """
-    lower = path.name.lower()
-    if lower.endswith(PICTURES):
+    ending = "" if path is None else path.name.lower()
+    if ending.endswith(PICTURES):
         return
-    stored, unit = grid.spacing, "mm"
-    if lower.endswith(NIFTI):
-        header = read_nifti_header(path)
-        stored, unit = header.pixdim, header.unit
-    undefined = any(not math.isfinite(value) or value <= 0 for value in (*stored, *grid.spacing))
-    implausible = any(
+    stored, unit, where = grid.spacing, "mm", ""
+    if path is not None:
+        where = f" in {path.name}"
+        if ending.endswith(NIFTI):
+            header = read_nifti_header(path)
+            stored, unit = header.pixdim, header.unit
+    if any(not math.isfinite(value) or value <= 0 for value in (*stored, *grid.spacing)):
+        raise ImageError(
+            f"{name}: expected voxel sizes above 0 mm, found {rounded(stored)}{where}, which readers take for 1 mm or "
+            "turn around. Correct the header, or convert the image again."
+        )
+    if any(
         value < SMALLEST_SPACING or (value > LARGEST_SPACING and size > 1)
         for value, size in zip(grid.spacing, grid.size, strict=True)
-    )
-    if undefined:
-        raise ImageError(
-            f"{name}: expected voxel sizes above 0 mm, found {rounded(stored)} in the header of {path.name}, which "
-            "nnU-Net would take for 1 mm or turn around. Correct the header, or convert the image again."
-        )
-    if implausible:
+    ):
         because = f", since its header says that lengths are in {unit}" if unit not in ("mm", "unknown") else ""
         raise ImageError(
             f"{name}: expected voxel sizes from {SMALLEST_SPACING:g} to {LARGEST_SPACING:g} mm, found "
-            f"{rounded(grid.spacing)} mm (x, y, z) in {path.name}{because}. Correct the "
-            f"{'unit' if because else 'voxel size'} in the header, or convert the image again."
+            f"{rounded(grid.spacing)} mm (x, y, z){where}{because}. Correct the {'unit' if because else 'voxel size'} "
+            "in the header, or convert the image again."
         )
 
 
@@ -180,8 +182,8 @@ def attempt(read: Callable[[], Result], path: Path) -> Result:
     try:
         return read()
     except RuntimeError as error:
-        if "orthonormal" in str(error).lower() and path.name.lower().endswith(NIFTI):
-            raise _sheared(path) from error
+        if path.name.lower().endswith(NIFTI):
+            _explain_nifti(path, error)
         reason = str(error).strip().splitlines()[-1]
         raise ImageError(f"{path}: cannot be read as an image: {reason}. {AGAIN}.") from error
 
@@ -211,11 +213,22 @@ def _nifti_geometry(path: Path, header: NiftiHeader, reader: str) -> Geometry:
     )
 
 
-def _sheared(path: Path) -> ImageError:
-    angles = ", ".join(f"{angle:.4g}" for angle in read_nifti_header(path).axis_angles)
-    return ImageError(
-        f"{path}: its axes are sheared: they meet at {angles} degrees where ITK, and with it nnU-Net's SimpleITKIO, "
-        "takes only right angles (orthonormal direction cosines). A tilted CT gantry and rounded headers leave such "
-        "files. Resample the image and its label to a grid with right angles, or have nibabel read all of the "
-        'dataset: "overwrite_image_reader_writer": "NibabelIO" in dataset.json before planning.'
+def _explain_nifti(path: Path, error: RuntimeError) -> None:
+    """Raise ImageError where it is known why ITK does not read a sound NIfTI file."""
+    by_nibabel = (
+        'or have nibabel read all of the dataset: "overwrite_image_reader_writer": "NibabelIO" in dataset.json before '
+        "planning."
     )
+    header = read_nifti_header(path)
+    if "orthonormal" in str(error).lower():
+        angles = ", ".join(f"{angle:.4g}" for angle in header.axis_angles)
+        raise ImageError(
+            f"{path}: its axes are sheared: they meet at {angles} degrees where ITK, and with it nnU-Net's "
+            "SimpleITKIO, takes only right angles (orthonormal direction cosines). A tilted CT gantry and rounded "
+            f"headers leave such files. Resample the image and its label to a grid with right angles, {by_nibabel}"
+        ) from error
+    if header.version == 2:
+        raise ImageError(
+            f"{path}: a NIfTI-2 image, which ITK, and with it nnU-Net's SimpleITKIO, does not read. Convert it to "
+            f"NIfTI-1, {by_nibabel}"
+        ) from error

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
@@ -34,12 +35,15 @@ from nnunet_3dct.formats.nifti_header import has_one_value, open_nifti, read_nif
 
 __all__ = [
     "Geometry",
+    "check_case_content",
     "check_case_files",
+    "check_file_kind",
     "check_finite",
     "check_image_file",
     "check_label_fits_image",
     "check_planned_size",
     "check_spacing",
+    "check_stream",
     "geometry_differences",
     "image_geometry",
     "is_constant",
@@ -67,19 +71,12 @@ def check_image_file(path: Path, *, reader: Reader | None = None) -> None:
             name says; the message says what it is.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}.")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: expected an image, found a file of 0 bytes. {AGAIN}.")
+    check_file_kind(path, reader=reader)
     name = path.name.lower()
     if name.endswith(NIFTI):
-        _check_twin(path, reader)
-        _check_nifti_kind(path, reader)
         needed = read_nifti_header(path).num_bytes
         if is_gzip(path):
-            length, end = _stream_bytes(path)
-            if end or length < needed:
-                raise _truncated(path, needed, f"{length} after decompression{end}")
+            check_stream(path, needed)
         elif path.stat().st_size < needed:
             raise _truncated(path, needed, str(path.stat().st_size))
     elif name.endswith(".gipl"):
@@ -88,6 +85,38 @@ def check_image_file(path: Path, *, reader: Reader | None = None) -> None:
             raise _truncated(path, needed, str(path.stat().st_size))
     else:
         _read(path)
+
+
+def check_file_kind(path: Path, *, reader: Reader | None = None) -> None:
+    """The part of :func:`check_image_file` that reads no more than the first bytes of the file."""
+    if not path.is_file():
+        raise ImageError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}.")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: expected an image, found a file of 0 bytes. {AGAIN}.")
+    if path.name.lower().endswith(NIFTI):
+        _check_twin(path, reader)
+        _check_nifti_kind(path, reader)
+
+
+def check_stream(path: Path, needed: int, output: BinaryIO | None = None) -> None:
+    """Decompress a gzip file to its end in small pieces, into ``output`` if given.
+
+    Raises:
+        ImageError: the stream is damaged or shorter than ``needed`` bytes.
+    """
+    length, end = 0, ""
+    try:
+        with open_nifti(path) as stream:
+            while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # read() would drop what precedes a break
+                length += len(chunk)
+                if output is not None:
+                    output.write(chunk)
+    except EOFError:
+        end = ", where the gzip stream breaks off"
+    except (gzip.BadGzipFile, zlib.error) as error:
+        end = f", where the gzip stream is damaged ({error})"
+    if end or length < needed:
+        raise _truncated(path, needed, f"{length} after decompression{end}")
 
 
 def unpacked_under_a_compressed_name(path: Path) -> bool:
@@ -123,6 +152,21 @@ def check_case_files(
     files = [Path(path) for path in files]
     for path in files:
         check_image_file(path, reader=reader)
+    check_case_content(
+        files, expected_channels, case, reader=reader, read_voxels=read_voxels, refuse_constant=refuse_constant
+    )
+
+
+def check_case_content(
+    files: Sequence[Path],
+    expected_channels: int,
+    case: str,
+    *,
+    reader: Reader | None = None,
+    read_voxels: bool = True,
+    refuse_constant: bool = False,
+) -> None:
+    """What :func:`check_case_files` checks of files that are known to be whole."""
     grids = [read_geometry(path, reader=reader) for path in files]
     channels = sum(grid.channels for grid in grids)
     if channels != expected_channels:
@@ -132,7 +176,7 @@ def check_case_files(
             "Give one file a channel, named <case>_0000, <case>_0001, ... as dataset.json counts them."
         )
     for path, grid in zip(files, grids, strict=True):
-        check_spacing(path, grid, case)
+        check_spacing(grid, case, path)
         differences = geometry_differences(grid, grids[0])
         if differences:
             raise ImageError(
@@ -163,12 +207,14 @@ def check_finite(array: np.ndarray, name: str) -> None:
 def is_constant(array: np.ndarray) -> bool:
     """Whether all values of ``array`` (any shape) are equal: an image without content, as a failed export of zeros.
 
+    A single voxel is not called constant.
+
     Examples:
         >>> import numpy as np
         >>> is_constant(np.zeros((2, 3, 3))), is_constant(np.eye(3))
         (True, False)
     """
-    return array.size > 0 and bool(array.min() == array.max())
+    return array.size > 1 and bool(array.min() == array.max())
 
 
 def check_label_fits_image(label: Path, image: Path, case: str, *, reader: Reader | None = None) -> None:
@@ -233,21 +279,7 @@ def _gipl_bytes(path: Path) -> int:
     reader.SetFileName(str(path))
     attempt(reader.ReadImageInformation, path)
     itemsize = SimpleITK.GetArrayFromImage(SimpleITK.Image([1, 1], reader.GetPixelID())).dtype.itemsize
-    return _GIPL_HEADER + math.prod(reader.GetSize()) * itemsize
-
-
-def _stream_bytes(path: Path) -> tuple[int, str]:
-    """Decompressed length of a gzip file and, if its end was not reached, how the stream stops."""
-    total = 0
-    try:
-        with open_nifti(path) as stream:
-            while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # read() would drop what precedes a break
-                total += len(chunk)
-    except EOFError:
-        return total, ", where the gzip stream breaks off"
-    except (gzip.BadGzipFile, zlib.error) as error:
-        return total, f", where the gzip stream is damaged ({error})"
-    return total, ""
+    return _GIPL_HEADER + int(math.prod(reader.GetSize()) * itemsize)
 
 
 def _read(path: Path) -> SimpleITK.Image:

@@ -76,9 +76,10 @@ def choose_reader(
     ending = dataset_json["file_ending"]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # nnU-Net prints the traceback of each that fails
-            return determine_reader_writer_from_dataset_json(
+            reader: type[ImageReader] = determine_reader_writer_from_dataset_json(
                 {"file_ending": ending}, None if example is None else str(example), verbose=False
             )
+        return reader
     except RuntimeError as error:
         if example is None:
             message = (
@@ -98,8 +99,9 @@ def find_reader_class(name: str, where: str = "reader") -> type[ImageReader]:
     from nnunet_3dct.upstream import recursive_find_reader_writer_by_name
 
     try:
-        return recursive_find_reader_writer_by_name(name)
+        reader: type[ImageReader] = recursive_find_reader_writer_by_name(name)
     except RuntimeError as error:
         raise ImageError(
             f"{where}: expected a reader of nnU-Net, such as {', '.join(READERS)}, found {name!r}. Correct the name."
         ) from error
+    return reader

@@ -56,7 +56,8 @@ def whole_labels(values: np.ndarray, known: Iterable[int], name: str) -> tuple[n
     found = values[inside]
     labels = np.rint(found)
     known = sorted(known)
-    strange = ~np.isin(labels, known) | ~(np.abs(found - labels) <= LABEL_TOLERANCE)
+    with np.errstate(invalid="ignore"):  # NaN and infinity are no labels either
+        strange = ~np.isin(labels, known) | ~(np.abs(found - labels) <= LABEL_TOLERANCE)
     if strange.any():
         raise _strange(found[strange], known, name)
     moved = found != labels

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnunet_3dct.errors import EvaluationError, ImageError, listing
 from nnunet_3dct.formats.atomic import read_json
+from nnunet_3dct.formats.dataset_json import entry_problems
 from nnunet_3dct.formats.geometry import Geometry, check_spacing, geometry_differences, read_geometry
 from nnunet_3dct.formats.image_files import check_image_file
 from nnunet_3dct.formats.image_folders import labels_left_out, list_labels
@@ -86,7 +87,8 @@ class Pair:
 
         reference, prediction = str(self.reference_file), str(self.prediction_file)
         reader = _Loaded({reference: self.reference, prediction: self.prediction})
-        return compute_metrics(reference, prediction, reader, list(regions), self.ignore)
+        metrics: dict[str, Any] = compute_metrics(reference, prediction, reader, list(regions), self.ignore)
+        return metrics
 
 
 class _Loaded:
@@ -113,6 +115,9 @@ def load_label_scheme(dataset_json: Path) -> LabelScheme:
     )
     plans_file = dataset_json.with_name(PLANS_FILE)
     plans = read_json(plans_file, "Plans", EvaluationError) if plans_file.is_file() else {}
+    unusable = [text for key, text in entry_problems(content).items() if key in ("", "labels", "file_ending")]
+    if unusable:
+        raise EvaluationError(f"{dataset_json} cannot be used as dataset.json: {' '.join(unusable)}")
     try:
         labels = LabelManager(content["labels"], None, force_use_labels=True)
         foreground = tuple(int(label) for label in labels.all_labels if label != 0)
@@ -186,7 +191,7 @@ def read_volume(path: Path, reader: ImageReader, scheme: LabelScheme) -> Volume:
     check_image_file(path, reader=reader)
     check_finite_labels(path)
     geometry = read_geometry(path, reader=reader)
-    check_spacing(path, geometry, str(path))
+    check_spacing(geometry, str(path), path)
     try:
         values, properties = reader.read_seg(str(path))
     except Exception as error:  # every reader has its own exceptions

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import is_gzip, is_nifti
@@ -30,6 +31,7 @@ class NiftiHeader:
     """What a NIfTI header says.
 
     Attributes:
+        version: 1 or 2.
         shape: in the file's order (x, y, z, ...).
         dtype: of the stored voxels.
         offset: bytes before the voxels.
@@ -38,6 +40,7 @@ class NiftiHeader:
         affine: 4x4, from voxel indices to patient coordinates in mm (right, anterior, superior).
     """
 
+    version: int
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int
@@ -80,7 +83,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     if math.prod(shape) <= 0 or min(shape, default=0) <= 0:
         raise ImageError(f"{path}: expected an image, found a header with shape {shape}, without voxels.")
     pixdim = tuple(float(value) for value in raw["pixdim"][1 : 1 + min(3, len(shape))])
-    return NiftiHeader(shape, dtype, offset, pixdim, unit, affine)
+    return NiftiHeader(2 if isinstance(raw, nib.Nifti2Header) else 1, shape, dtype, offset, pixdim, unit, affine)
 
 
 @contextlib.contextmanager
@@ -103,12 +106,14 @@ def stored_values(path: Path) -> np.ndarray:
 
 
 def has_one_value(path: Path) -> bool:
-    """Whether all voxels are equal; reads no further than to the first that differs.
+    """Whether all voxels, more than one, are equal; reads no further than to the first that differs.
 
     Raises:
         ImageError: the header cannot be read.
     """
     header = read_nifti_header(path)
+    if math.prod(header.shape) == 1:
+        return False
     left = header.num_bytes - header.offset
     first: np.generic | None = None
     with open_nifti(path) as stream:
@@ -126,12 +131,14 @@ def has_one_value(path: Path) -> bool:
 
 
 def _header(start: bytes) -> nib.Nifti1Header:
-    kind, size = (nib.Nifti2Header, 540) if start[4:6] in (b"n+", b"ni") else (nib.Nifti1Header, 348)
-    return kind(start[:size], check=False)
+    if start[4:6] in (b"n+", b"ni"):
+        return nib.Nifti2Header(start[:540], check=False)
+    return nib.Nifti1Header(start[:348], check=False)
 
 
 def _affine(raw: nib.Nifti1Header) -> np.ndarray:
     try:
-        return np.asarray(raw.get_best_affine(), dtype=float)
-    except ValueError:  # voxel sizes that cannot be; they are refused by their values
+        with np.errstate(invalid="ignore"):
+            return np.asarray(raw.get_best_affine(), dtype=float)
+    except HeaderDataError:  # voxel sizes that cannot be; they are refused by their values
         return np.diag([*raw["pixdim"][1:4], 1.0])

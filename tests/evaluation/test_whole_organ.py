@@ -229,7 +229,7 @@ def test_labels_with_rounding_noise_count_as_labels_and_are_listed(dataset, caps
         ("[]", "cannot be used"),
         ('{"file_ending": ".nii.gz"}', "expected the key 'labels'"),
         ('{"labels": {"background": 0, "a": 1}}', "expected the key 'file_ending'"),
-        ('{"labels": {"0": "background"}, "file_ending": ".nii.gz"}', "Background label"),
+        ('{"labels": {"0": "background"}, "file_ending": ".nii.gz"}', "the form of nnU-Net v1"),
         ('{"labels": {"background": 0}, "file_ending": ".nii.gz"}', "foreground label"),
     ],
 )

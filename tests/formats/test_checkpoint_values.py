@@ -30,11 +30,9 @@ def test_values_are_those_that_torch_reads(tmp_path: Path) -> None:
         "logging": {"losses": [np.float64(0.5), 0.25], "epochs": (1, 2)},
         "init_args": {"plans": {"a": [1, None, True, "ü"]}},
     }
-    write_checkpoint(checkpoint, tmp_path / "checkpoint_final.pth")
-    read, expected = (
-        read_plain_values(tmp_path / "checkpoint_final.pth"),
-        read_checkpoint(tmp_path / "checkpoint_final.pth"),
-    )
+    path = tmp_path / "checkpoint_final.pth"
+    write_checkpoint(checkpoint, path)
+    read, expected = read_plain_values(path), read_checkpoint(path)
     for key in ("mt_started_from", "logging", "init_args"):
         assert read[key] == expected[key]
     assert read["optimizer_state"]["param_groups"] == expected["optimizer_state"]["param_groups"]
