@@ -293,7 +293,7 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> HeadConfig:
         )
     config = checkpoint.get(HEAD_CONFIG)
     if config is not None:
-        return HeadConfig(**config)
+        return config
     state = checkpoint[HEAD_STATE]
     if "final_fc.weight" not in state:
         raise CheckpointError(

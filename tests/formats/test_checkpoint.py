@@ -253,7 +253,7 @@ def test_truncated_file_in_the_form_of_old_torch_is_called_cut_off(tmp_path, fra
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"hello", pickle.dumps({"network_weights": {}})])
 def test_file_that_torch_did_not_write_is_not_called_cut_off(tmp_path, content):
     (tmp_path / "page.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="expected a file written by torch.save, found one that begins with"):
+    with pytest.raises(CheckpointError, match=r"expected a file written by torch\.save, found one that begins with"):
         read_checkpoint(tmp_path / "page.pth")
 
 
