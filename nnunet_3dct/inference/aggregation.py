@@ -45,7 +45,7 @@ class CaseClass:
         return max(range(len(self.probs)), key=self.probs.__getitem__)
 
 
-class ClassEvidence:
+class ClassRecord:
     """Collects class logits and how much target each window showed, and averages them.
 
     Probabilities of the mirrored passes of one window are averaged, or the plain pass, which comes first, speaks
@@ -60,9 +60,7 @@ class ClassEvidence:
     def __init__(self, passes_per_window: int, averages_mirrors: bool = True) -> None:
         self.passes_per_window = passes_per_window
         self.averages_mirrors = averages_mirrors
-        self._probs: list[Tensor] = []
-        self._voxels: list[Tensor] = []
-        self._passes = 0
+        self._passes: list[tuple[Tensor | None, Tensor]] = []
 
     def add(self, class_logits: Tensor | None, target_voxels: Tensor) -> None:
         """Note passes in their order.
@@ -71,39 +69,45 @@ class ClassEvidence:
             class_logits: ``(B, n)``; None if none of these passes has a say in the class.
             target_voxels: ``(B,)``.
         """
-        speaks = [self.speaks(self._passes + i) for i in range(len(target_voxels))]
-        self._passes += len(target_voxels)
-        if class_logits is not None:
-            self._probs.append(class_logits.detach().cpu().double().softmax(1)[speaks])
-        self._voxels.append(target_voxels.detach().cpu().double())
+        voxels = target_voxels.detach().cpu().double()
+        if class_logits is None:
+            self._passes += [(None, seen) for seen in voxels]
+        else:
+            self._passes += zip(class_logits.detach().cpu().double().softmax(1), voxels, strict=True)
 
     def speaks(self, number: int) -> bool:
         """Whether a pass, counted from the first of the case, has a say in the class."""
         return self.averages_mirrors or number % self.passes_per_window == 0
 
     def clear(self) -> None:
-        """Forget everything, for the next case or after a failed pass."""
-        self._probs.clear()
-        self._voxels.clear()
-        self._passes = 0
+        """Forget everything, for the next case."""
+        self._passes.clear()
 
-    def result(self) -> CaseClass:
+    def result(self, windows: int | None = None) -> CaseClass:
         """The class after all windows of a case; keeps what was collected until :meth:`clear`.
 
+        Args:
+            windows: of the case, if known: then the last passes that fill them count. What lies before is of an
+                attempt at the same case that was broken off.
+
         Raises:
-            RuntimeError: nothing was collected, or the passes do not fill whole windows.
+            RuntimeError: nothing was collected, or the passes do not fill the windows.
         """
-        if self._passes == 0 or self._passes % self.passes_per_window:
-            raise RuntimeError(f"{self._passes} passes do not make up windows of {self.passes_per_window} passes")
-        windows = self._passes // self.passes_per_window
-        per_window = torch.cat(self._probs).unflatten(0, (windows, -1)).mean(1)
-        weights = torch.cat(self._voxels).unflatten(0, (windows, -1)).mean(1)
+        count = len(self._passes) if windows is None else windows * self.passes_per_window
+        if count == 0 or count > len(self._passes) or count % self.passes_per_window:
+            wanted = "windows" if windows is None else f"{windows} windows"
+            raise RuntimeError(f"{len(self._passes)} passes do not make up {wanted} of {self.passes_per_window} passes")
+        passes = self._passes[-count:]
+        speaking = [probs for number, (probs, _) in enumerate(passes) if self.speaks(number)]
+        windows = count // self.passes_per_window
+        per_window = torch.stack(speaking).unflatten(0, (windows, -1)).mean(1)  # type: ignore[arg-type]
+        weights = torch.stack([voxels for _, voxels in passes]).unflatten(0, (windows, -1)).mean(1)
         saw_target = bool(weights.sum() > 0)
         if not saw_target:
             weights = torch.ones_like(weights)
         mean = (weights[:, None] * per_window).sum(0) / weights.sum()
         shares = tuple((weights / weights.sum()).tolist())
-        return CaseClass(tuple(mean.tolist()), len(per_window), self.passes_per_window, 1, saw_target, (shares,))
+        return CaseClass(tuple(mean.tolist()), windows, self.passes_per_window, 1, saw_target, (shares,))
 
 
 def average_folds(results: Sequence[CaseClass]) -> CaseClass:

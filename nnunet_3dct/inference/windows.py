@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from nnunet_3dct.inference.aggregation import CaseClass, ClassEvidence
+from nnunet_3dct.inference.aggregation import CaseClass, ClassRecord
 from nnunet_3dct.inference.backends.base import Backend
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.upstream import (
@@ -41,6 +41,25 @@ def mirrored_passes(allowed: Sequence[int] | None, tta: str) -> list[Axes]:
         return [(), axes] if axes else [()]
     most = {"none": 0, "flips": min(1, len(axes)), "full": len(axes)}[tta]
     return [chosen for count in range(most + 1) for chosen in combinations(axes, count)]
+
+
+def window_layout(shape: Sequence[int], patch_size: Sequence[int], step_size: float = 0.5) -> list[Slices]:
+    """All windows of a case, nnU-Net's, in its order.
+
+    Args:
+        shape: spatial, of the preprocessed image; an axis shorter than the patch counts as padded to it.
+        patch_size: of the network; with one axis less than the shape each slice has windows of its own.
+        step_size: share of the patch between windows.
+    """
+    sizes = tuple(patch_size)
+    padded = [max(*pair) for pair in zip(shape[-len(sizes) :], sizes, strict=True)]
+    steps = compute_steps_for_sliding_window(tuple(padded), sizes, step_size)
+    within: list[Slices] = [(slice(None),)]
+    if len(sizes) < len(shape):
+        within = [(slice(None), position) for position in range(shape[0])]
+    for size, starts in zip(sizes, steps, strict=True):
+        within = [(*window, slice(at, at + size)) for window in within for at in starts]
+    return within
 
 
 @dataclass(frozen=True)
@@ -89,11 +108,11 @@ class Windows:
         gaussian = compute_gaussian(
             self.patch_size, sigma_scale=1 / 8, value_scaling_factor=10, device=results_device
         )  # fmt: skip
-        evidence = ClassEvidence(len(self.passes), backend.averages_mirrors)
-        for window, mean in self._means(backend, padded, windows, at_once, evidence):
+        record = ClassRecord(len(self.passes), backend.averages_mirrors)
+        for window, mean in self._means(backend, padded, windows, at_once, record):
             logits[window] += mean.to(results_device).mul_(gaussian)
             weights[window[1:]] += gaussian
-        if len(windows) < len(self._layout(padded.shape[1:])):
+        if len(windows) < len(window_layout(padded.shape[1:], self.patch_size, self.step_size)):
             self._fill_uncovered(logits, weights)
         torch.div(logits, weights, out=logits)
         if not bool(torch.isfinite(logits).all()):
@@ -102,7 +121,7 @@ class Windows:
                 "or another checkpoint."
             )
         inside = (slice(None), *inside[1:])  # the first is of the image's channels
-        return logits[inside], evidence.result()
+        return logits[inside], record.result()
 
     def blend(self, data: Tensor, weights: Sequence[float], look: Callable[[Tensor], Tensor]) -> Tensor:
         """One map of a case from a map of each window, averaged as logits are where windows overlap.
@@ -127,7 +146,7 @@ class Windows:
         return (total / norm.clamp_min(torch.finfo(norm.dtype).tiny))[inside[1:]]
 
     def _means(
-        self, backend: Backend, data: Tensor, windows: Sequence[Slices], at_once: int, evidence: ClassEvidence
+        self, backend: Backend, data: Tensor, windows: Sequence[Slices], at_once: int, record: ClassRecord
     ) -> Iterator[tuple[Slices, Tensor]]:
         """Each window with its logits ``(L, *patch)``, averaged over the mirrored passes."""
         passes = [(window, axes) for window in windows for axes in self.passes]
@@ -136,9 +155,9 @@ class Windows:
         for start in range(0, len(passes), at_once):
             batch = passes[start : start + at_once]
             inputs = torch.stack([_flip(data[window], axes).to(backend.device) for window, axes in batch])
-            classify = any(evidence.speaks(start + i) for i in range(len(batch)))
+            classify = any(record.speaks(start + i) for i in range(len(batch)))
             logits, class_logits = backend(inputs, classify)
-            evidence.add(class_logits, self.target.voxels(logits))
+            record.add(class_logits, self.target.voxels(logits))
             for found, (window, axes) in zip(logits, batch, strict=True):
                 if done % len(self.passes) == 0:
                     mean = found.float() if len(self.passes) == 1 else found.to(torch.float32, copy=True)
@@ -148,19 +167,8 @@ class Windows:
                 if done % len(self.passes) == 0:
                     yield window, mean.div_(len(self.passes))
 
-    def _layout(self, shape: Sequence[int]) -> list[Slices]:
-        """All windows of a padded case, nnU-Net's."""
-        sizes = self.patch_size
-        steps = compute_steps_for_sliding_window(tuple(shape[-len(sizes) :]), sizes, self.step_size)
-        within: list[Slices] = [(slice(None),)]
-        if len(sizes) < len(shape):
-            within = [(slice(None), position) for position in range(shape[0])]
-        for size, starts in zip(sizes, steps, strict=True):
-            within = [(*window, slice(at, at + size)) for window in within for at in starts]
-        return within
-
     def _worth_looking(self, data: Tensor) -> list[Slices]:
-        windows = self._layout(data.shape[1:])
+        windows = window_layout(data.shape[1:], self.patch_size, self.step_size)
         if self.is_empty is None:
             return windows
         return [window for window in windows if not self.is_empty(data[window])] or windows

@@ -12,7 +12,7 @@ import torch
 
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
-from nnunet_3dct.inference.recording import PooledFeatures, upstream_predictor
+from nnunet_3dct.inference.recording import PooledFeatures, recording_predictor
 from nnunet_3dct.networks.build import build_saved_head, build_unet
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.probe.target_features import target_features
@@ -83,7 +83,7 @@ class FeatureExtractor:
             saved_target = config["target_labels"]
         self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
         self._recorder = PooledFeatures(unet, self.target, head)
-        self._predictor = upstream_predictor(self._recorder, self.plans, self.configuration, dataset_json, device)
+        self._predictor = recording_predictor(self._recorder, self.plans, self.configuration, dataset_json, device)
         self._recorder.to(device).eval()
 
     def extract(self, preprocessed: Path, cases: Iterable[str]) -> Iterator[tuple[str, CaseFeatures]]:
@@ -97,7 +97,6 @@ class FeatureExtractor:
         dataset = infer_dataset_class(folder)(folder)
         for case in cases:
             image = np.asarray(dataset.load_case(case)[0][:])
-            self._recorder.windows.clear()
             logits = self._predictor.predict_sliding_window_return_logits(torch.from_numpy(image))
             pooled, probs = self._recorder.result()
             mask = self.target.mask(logits[None])[0].cpu().numpy()

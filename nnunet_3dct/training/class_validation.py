@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from nnunet_3dct.formats.checkpoint import fingerprint
 from nnunet_3dct.formats.class_files import CLASS_SUFFIX, class_file, write_class_tables
 from nnunet_3dct.formats.class_labels import UNKNOWN
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
-from nnunet_3dct.inference.recording import EvidenceNetwork, upstream_predictor
+from nnunet_3dct.inference.recording import RecordingNetwork, recording_predictor
+from nnunet_3dct.inference.windows import window_layout
 from nnunet_3dct.upstream import convert_labelmap_to_one_hot
 
 if TYPE_CHECKING:
@@ -60,16 +61,15 @@ class ClassValidation(_Base):
         """Sliding window over every whole validation case with a known class, without mirroring."""
         self.set_deep_supervision_enabled(False)
         self.network.eval()
-        network = EvidenceNetwork(self._network_without_ddp(), self.target_labels, passes_per_window(None))
-        predictor = upstream_predictor(
+        network = RecordingNetwork(self._network_without_ddp(), self.target_labels, passes_per_window(None))
+        predictor = recording_predictor(
             network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
         )
         probs: dict[str, tuple[float, ...]] = {}
         dataset = self._validation_dataset()
         for case in dataset.identifiers:
-            network.evidence.clear()
             predictor.predict_sliding_window_return_logits(self._load_image(dataset, case))
-            probs[case] = network.evidence.result().probs
+            probs[case] = network.result().probs
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         merged = {case: p for rank in self._gather(probs) for case, p in rank.items()}
         return score_cases(merged, self.class_labels.by_case)
@@ -110,11 +110,12 @@ class ClassValidation(_Base):
         """
         network, dataset_class = self.network, self.dataset_class
         recorder = _CaseRecorder(
-            EvidenceNetwork(
+            RecordingNetwork(
                 self._network_without_ddp(),
                 self.target_labels,
                 passes_per_window(self.inference_allowed_mirroring_axes),
-            )
+            ),
+            self.configuration_manager.patch_size,
         )
         self.network, self.dataset_class = recorder.network, recorder.watch(dataset_class)
         try:
@@ -158,8 +159,9 @@ class ClassValidation(_Base):
 class _CaseRecorder:
     """Knows which case nnU-Net's validation loop is at, from the dataset that it loads cases through."""
 
-    def __init__(self, network: EvidenceNetwork) -> None:
+    def __init__(self, network: RecordingNetwork, patch_size: Sequence[int]) -> None:
         self.network = network
+        self.patch_size = patch_size
         self.results: dict[str, CaseClass] = {}
         self._case: str | None = None
 
@@ -170,17 +172,18 @@ class _CaseRecorder:
         class WatchedDataset(dataset_class):
             def load_case(self, identifier: str):
                 recorder.close_case()
+                loaded = super().load_case(identifier)
                 recorder._case = identifier
-                return super().load_case(identifier)
+                recorder.network.start_case(len(window_layout(loaded[0].shape[1:], recorder.patch_size)))
+                return loaded
 
         return WatchedDataset
 
     def close_case(self) -> None:
         """Keep the class of the case that is finished."""
         if self._case is not None:
-            self.results[self._case] = self.network.evidence.result()
+            self.results[self._case] = self.network.result()
             self._case = None
-        self.network.evidence.clear()
 
 
 @dataclass(frozen=True)

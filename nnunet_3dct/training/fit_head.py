@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
 from nnunet_3dct.formats.class_labels import UNKNOWN
-from nnunet_3dct.inference.recording import PooledFeatures, upstream_predictor
+from nnunet_3dct.inference.recording import PooledFeatures, recording_predictor
 from nnunet_3dct.inference.windows import mirrored_passes
 from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
 
@@ -69,7 +69,7 @@ class HeadRefit(_Base):
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         network = PooledFeatures(self.multitask_network, self.target_labels)
-        predictor = upstream_predictor(
+        predictor = recording_predictor(
             network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
         )
         pooled: dict[str, np.ndarray] = {}
@@ -77,7 +77,6 @@ class HeadRefit(_Base):
         for case in dataset.identifiers:
             image, views = self._load_image(dataset, case), []
             for axes in mirrors:
-                network.windows.clear()
                 predictor.predict_sliding_window_return_logits(image.flip([axis + 1 for axis in axes]))
                 views.append(network.result()[0])
             pooled[case] = np.stack(views)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nnunet_3dct.formats.class_files import class_file
-from nnunet_3dct.inference.aggregation import CaseClass, ClassEvidence, average_folds, passes_per_window
-from nnunet_3dct.inference.recording import EvidenceNetwork
+from nnunet_3dct.inference.aggregation import CaseClass, ClassRecord, average_folds, passes_per_window
+from nnunet_3dct.inference.recording import RecordingNetwork
 from nnunet_3dct.networks.target import TargetLabels
 
 LABELS = SimpleNamespace(has_regions=False, all_labels=[0, 1, 2], label_dict={"background": 0, "organ": 1, "lesion": 2})
@@ -20,10 +20,10 @@ def log(*probs: float) -> torch.Tensor:
 
 def collect(passes: int, *seen: tuple[tuple[float, ...], float]) -> CaseClass:
     """Result after one forward pass for each of ``seen``: class probabilities and target voxels."""
-    evidence = ClassEvidence(passes)
+    record = ClassRecord(passes)
     for probs, voxels in seen:
-        evidence.add(log(*probs), torch.tensor([voxels]))
-    return evidence.result()
+        record.add(log(*probs), torch.tensor([voxels]))
+    return record.result()
 
 
 def test_mirrored_passes_of_a_window_are_averaged() -> None:
@@ -33,10 +33,10 @@ def test_mirrored_passes_of_a_window_are_averaged() -> None:
 
 
 def test_a_head_may_speak_from_the_plain_pass_of_each_window_alone() -> None:
-    evidence = ClassEvidence(2, averages_mirrors=False)
+    record = ClassRecord(2, averages_mirrors=False)
     for probs, voxels in (((0.8, 0.2), 10.0), ((0.1, 0.9), 30.0), ((0.6, 0.4), 60.0), ((0.3, 0.7), 60.0)):
-        evidence.add(log(*probs), torch.tensor([voxels]))
-    assert evidence.result().probs == pytest.approx(((20 * 0.8 + 60 * 0.6) / 80, (20 * 0.2 + 60 * 0.4) / 80))
+        record.add(log(*probs), torch.tensor([voxels]))
+    assert record.result().probs == pytest.approx(((20 * 0.8 + 60 * 0.6) / 80, (20 * 0.2 + 60 * 0.4) / 80))
 
 
 def test_mirrored_passes_count_the_same_whatever_target_each_shows() -> None:
@@ -61,9 +61,9 @@ def test_without_target_all_windows_count_the_same() -> None:
 
 
 def test_one_batch_equals_single_passes() -> None:
-    evidence = ClassEvidence(1)
-    evidence.add(torch.cat((log(0.8, 0.2), log(0.2, 0.8))), torch.tensor([30.0, 10.0]))
-    assert evidence.result().probs == pytest.approx(collect(1, ((0.8, 0.2), 30), ((0.2, 0.8), 10)).probs)
+    record = ClassRecord(1)
+    record.add(torch.cat((log(0.8, 0.2), log(0.2, 0.8))), torch.tensor([30.0, 10.0]))
+    assert record.result().probs == pytest.approx(collect(1, ((0.8, 0.2), 30), ((0.2, 0.8), 10)).probs)
 
 
 @pytest.mark.parametrize("passes", [0, 1, 3, 9])
@@ -72,12 +72,23 @@ def test_incomplete_window_is_an_error(passes: int) -> None:
         collect(8, *[((0.5, 0.5), 1.0)] * passes)
 
 
-def test_cleared_evidence_does_not_leak_into_the_next_case() -> None:
-    evidence = ClassEvidence(1)
-    evidence.add(log(0.1, 0.9), torch.tensor([50.0]))
-    evidence.clear()
-    evidence.add(log(0.8, 0.2), torch.tensor([1.0]))
-    assert evidence.result() == collect(1, ((0.8, 0.2), 1))
+def test_last_passes_count_where_the_number_of_windows_is_known() -> None:
+    record = ClassRecord(2, averages_mirrors=False)
+    for probs in ((0.5, 0.5), (0.4, 0.6), (0.3, 0.7)):  # an attempt that was broken off within a window
+        record.add(log(*probs), torch.tensor([9.0]))
+    for probs, voxels in (((0.8, 0.2), 10.0), ((0.1, 0.9), 30.0), ((0.6, 0.4), 60.0), ((0.3, 0.7), 60.0)):
+        record.add(log(*probs), torch.tensor([voxels]))
+    assert record.result(2).probs == pytest.approx(((20 * 0.8 + 60 * 0.6) / 80, (20 * 0.2 + 60 * 0.4) / 80))
+    with pytest.raises(RuntimeError, match="7 passes do not make up 4 windows of 2"):
+        record.result(4)
+
+
+def test_cleared_record_does_not_leak_into_the_next_case() -> None:
+    record = ClassRecord(1)
+    record.add(log(0.1, 0.9), torch.tensor([50.0]))
+    record.clear()
+    record.add(log(0.8, 0.2), torch.tensor([1.0]))
+    assert record.result() == collect(1, ((0.8, 0.2), 1))
 
 
 def test_folds_are_averaged() -> None:
@@ -106,34 +117,19 @@ def test_passes_follow_from_the_mirrored_axes(axes: tuple[int, ...] | None, pass
 
 
 class Network(torch.nn.Module):
-    """Segments its input by threshold; the class follows the mean; fails when told to."""
-
-    fails = False
+    """Segments its input by threshold; the class follows the mean."""
 
     def forward(self, x: torch.Tensor, return_cls: bool = False):
-        if self.fails:
-            raise RuntimeError("out of memory")
         segmentation = torch.cat((torch.full_like(x, 0.5), x, 2 * x - 1), 1)
         return segmentation, torch.stack((x.flatten(1).mean(1), -x.flatten(1).mean(1)), 1)
 
 
 def test_network_returns_the_segmentation_alone_and_notes_class_and_target() -> None:
-    network = EvidenceNetwork(Network(), TargetLabels(LABELS, ["lesion"]), 1)
+    network = RecordingNetwork(Network(), TargetLabels(LABELS, ["lesion"]), 1)
     x = torch.zeros(1, 1, 4, 4, 4)
     x[..., 0, 0, :3] = 2  # label 2 in three voxels
     assert torch.equal(network(x), Network()(x)[0])
     network(torch.zeros(1, 1, 4, 4, 4))
-    result = network.evidence.result()
+    result = network.result()
     assert result.saw_target and result.windows == 2
     assert result.probs == pytest.approx(tuple(Network()(x)[1].softmax(1)[0].tolist()))
-
-
-def test_evidence_of_a_failed_pass_is_forgotten() -> None:
-    network = EvidenceNetwork(Network(), TargetLabels(LABELS), 1)
-    network(torch.ones(1, 1, 4, 4, 4))
-    network.network.fails = True
-    with pytest.raises(RuntimeError, match="out of memory"):
-        network(torch.ones(1, 1, 4, 4, 4))
-    network.network.fails = False
-    network(torch.zeros(1, 1, 4, 4, 4))
-    assert network.evidence.result().windows == 1

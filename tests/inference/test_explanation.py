@@ -27,7 +27,7 @@ from nnunet_3dct.inference.explanation import (
     note_empty_map,
 )
 from nnunet_3dct.inference.preprocessing import preprocess
-from nnunet_3dct.inference.windows import Windows
+from nnunet_3dct.inference.windows import Windows, window_layout
 from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, UNetFeatures
 from tests.inference.test_backends import network
 from tests.inference.test_preprocessing import plans as planned
@@ -76,9 +76,7 @@ def explained(data: Tensor, found: CaseClass, cut: Windows, *networks: Any) -> T
 @pytest.mark.parametrize(("patch", "shape"), [(PATCH, (12, 20, 30)), (PATCH, (5, 9, 40)), ((8, 16), (3, 20, 30))])
 def test_windows_join_without_seams(patch: tuple[int, ...], shape: tuple[int, ...]) -> None:
     data, cut = image(*shape), windows(patch=patch)
-    count = len(cut._layout([max(n, p) for n, p in zip(shape[::-1], patch[::-1], strict=False)][::-1]))
-    if len(patch) == 2:
-        count = len(cut._layout(shape))
+    count = len(window_layout(shape, patch))
     found = explained(data, case_class(*[1 / count] * count), cut)
     voxels = int(np.prod(patch))
     torch.testing.assert_close(found, data[0].clamp_min(0) / voxels / count, rtol=1e-3, atol=1e-9)
@@ -113,7 +111,7 @@ def test_folds_are_averaged() -> None:
     networks = [network("simple"), network("simple")]
     with torch.no_grad():
         networks[1].cls_head.classifier.weight.mul_(-3)
-    count = len(cut._layout(data.shape[1:]))
+    count = len(window_layout(data.shape[1:], PATCH))
     one = case_class(*[1 / count] * count)
     both = average_folds([one, one])
     assert both.window_weights == one.window_weights * 2

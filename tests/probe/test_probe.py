@@ -64,7 +64,7 @@ def test_features_of_a_volume_of_several_windows_are_weighted_by_the_target(
     extractor = FeatureExtractor(fine_tuned, 0, "checkpoint_final.pth", None, torch.device("cpu"))
     preprocessed = toy_root / "preprocessed" / toy.DATASET
     found = dict(extractor.extract(preprocessed, toy.VALIDATION[:1]))[toy.VALIDATION[0]]
-    windows = extractor._recorder.windows
+    windows = extractor._recorder.passes
     weights = np.array([float(v) for _, _, v in windows])
     assert len(windows) == 4 and weights.any() and len(set(weights)) > 1
     expected = np.average(np.stack([p[0].numpy() for p, _, _ in windows]), axis=0, weights=weights)

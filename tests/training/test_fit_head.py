@@ -97,7 +97,6 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
     np.testing.assert_allclose(found[:, 0], np.stack([cases[c].pooled for c in training]), rtol=1e-4, atol=1e-4)
     assert classes.tolist() == [trainer.class_labels.by_case[c] for c in training]
     image = torch.as_tensor(np.asarray(trainer.whole_volumes(training[:1]).load_case(training[0])[0][:]))
-    extractor._recorder.windows.clear()
     extractor._predictor.predict_sliding_window_return_logits(image.flip([2]))
     mirrored = extractor._recorder.result()[0]
     np.testing.assert_allclose(found[0, 2], mirrored, rtol=1e-4, atol=1e-4)
