@@ -162,14 +162,15 @@ class Checkpoint(dict[str, Any]):
         return self.get("mt_best_cls")
 
     @property
-    def settings(self) -> dict[str, SettingValue]:
-        """Settings of the training by the variable that sets them; empty where they are not noted."""
-        return self.get("mt_settings") or {}
-
-    @property
     def labels(self) -> dict[str, dict[str, int]]:
         """Class of every case by part (``training``, ``validation``); empty where they are not noted."""
         return self.get("mt_labels") or {}
+
+    @property
+    def run_record(self) -> RunRecord:
+        """What the training noted about itself; settings and labels empty where they are not noted."""
+        record = {key: self.get(key) for key in RunRecord.__annotations__}
+        return RunRecord(**{**record, "mt_settings": self.get("mt_settings") or {}, "mt_labels": self.labels})  # type: ignore[typeddict-item]
 
     @property
     def trainer_state(self) -> TrainerState:

@@ -5,17 +5,107 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.formats.checkpoint import HeadConfig, check_unet_fits, read_checkpoint
 from nnunet_3dct.formats.class_labels import ClassLabels, find_class_labels, load_class_labels, require_class_labels
+from nnunet_3dct.networks.target import TargetLabels
+from nnunet_3dct.paths import RESULTS, SPLITS_FILE, labels_folders
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
+from nnunet_3dct.training.class_data import ClassWeighting, choose_class_weights
+from nnunet_3dct.training.class_loss import class_weights
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels, infer_dataset_class, nnUNetTrainer
+
+MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a trainer has chosen: its head, its class weights, whether it loads a stage-1 checkpoint."""
+
+    head_name: str
+    class_weights: str
+    starts_from_checkpoint: bool
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a multi-task training was found to work with.
+
+    Attributes:
+        class_labels: of all cases, and the file they were read from.
+        num_classes: of the head.
+        target: voxel labels that carry the class.
+        weighting: class weights.
+        starts_from_checkpoint: whether a stage-1 checkpoint is loaded.
+        head_options: of the head in that checkpoint, if it has one of the same kind.
+    """
+
+    class_labels: ClassLabels
+    num_classes: int
+    target: TargetLabels
+    weighting: ClassWeighting
+    starts_from_checkpoint: bool
+    head_options: dict[str, Any] | None
+
+
+def check_before_start(
+    trainer: type[nnUNetTrainer],
+    plans: dict[str, Any],
+    configuration: str,
+    fold: int | str,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+    settings: Settings,
+    choices: Choices,
+) -> Preflight:
+    """Check everything that can be wrong with settings, labels and the stage-1 checkpoint.
+
+    Args:
+        trainer: builds the network.
+        plans, configuration, fold, dataset_json, device: as nnU-Net gives them to the trainer.
+        settings: of the environment.
+        choices: of the trainer.
+
+    Raises:
+        SettingsError, ClassLabelsError, CheckpointError: in this order.
+    """
+    require_mps_fallback(device)
+    class_labels = read_class_labels(plans, configuration, fold, settings)
+    num_classes = settings.num_cls or class_labels.num_classes
+    target = TargetLabels(PlansManager(plans).get_label_manager(dataset_json), settings.target_labels)
+    weighting = choose_class_weights(settings, choices.class_weights)
+    class_weights(weighting.patches, [1] * num_classes)  # as many as there are classes
+    start = None
+    if choices.starts_from_checkpoint:
+        results = os.environ.get(RESULTS)
+        model = f"{trainer.__name__}__{plans['plans_name']}__{configuration}"
+        output = Path(results, plans["dataset_name"], model, f"fold_{fold}") if results else None
+        expected = unet_state(trainer, PlansManager(plans), configuration, dataset_json)
+        start = check_pre_checkpoint(settings, trainer.__name__, num_classes, expected, output)
+    options = start["options"] if start is not None and start["name"] == choices.head_name else None
+    return Preflight(class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options)
+
+
+def require_mps_fallback(device: torch.device) -> None:
+    """Training on MPS needs the CPU for what MPS lacks, such as 3D pooling.
+
+    torch reads the variable when it is imported, which nnU-Net does before any trainer exists: it cannot be set here.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    if device.type == "mps" and os.environ.get(MPS_FALLBACK, "0") in ("", "0"):
+        raise SettingsError(
+            f"{MPS_FALLBACK}: expected 1 for training on MPS, where some layers have to run on the CPU, found it not "
+            f"set. export {MPS_FALLBACK}=1 and start again."
+        )
 
 
 def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str, settings: Settings) -> ClassLabels:
@@ -27,19 +117,14 @@ def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str
         ClassLabelsError: lists everything that is wrong.
     """
     plans_manager = PlansManager(plans)
-    folders = [
-        Path(os.environ[variable]) / plans_manager.dataset_name
-        for variable in ("nnUNet_preprocessed", "nnUNet_raw")
-        if os.environ.get(variable)
-    ]
-    labels = load_class_labels(find_class_labels(folders))
+    labels = load_class_labels(find_class_labels(labels_folders(plans_manager.dataset_name)))
     require_class_labels(labels, _cases_of_fold(plans_manager, configuration, fold), settings.num_cls)
     return labels
 
 
 def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | str) -> list[str]:
     base = Path(os.environ["nnUNet_preprocessed"]) / plans_manager.dataset_name
-    splits_file = base / "splits_final.json"
+    splits_file = base / SPLITS_FILE
     if fold != "all" and splits_file.is_file():
         splits = json.loads((splits_file).read_text())
         if int(fold) < len(splits):
@@ -66,7 +151,7 @@ def check_pre_checkpoint(
     num_classes: int,
     expected_unet: Mapping[str, Tensor],
     output_folder: Path | None,
-) -> dict[str, Any] | None:
+) -> HeadConfig | None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
     A run that resumes or only validates finds checkpoints in ``output_folder`` and may do without; should such
@@ -97,10 +182,10 @@ def check_pre_checkpoint(
             "of its checkpoint_best.pth."
         )
     checkpoint = read_checkpoint(path)
-    check_unet_fits(expected_unet, checkpoint["network_weights"], str(path))
-    if HEAD_STATE not in checkpoint:
+    check_unet_fits(expected_unet, checkpoint.unet_weights, str(path))
+    if not checkpoint.has_head:
         return None
-    config = head_config(checkpoint, str(path))
+    config = checkpoint.head_config
     if config["num_classes"] != num_classes:
         raise CheckpointError(
             f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for "
