@@ -83,16 +83,14 @@ class SkippedSteps:
     """Counts the steps that were left out, and stops a training that takes none any more.
 
     Attributes:
-        limit: so many in a row stop the training.
         total: since the training began.
         in_a_row: since the last step that was taken.
     """
 
-    limit: int
     total: int = 0
     in_a_row: int = 0
 
-    def note(self, step: StepResult, keys: Sequence[object], epoch: int, scaled: bool) -> str | None:
+    def note(self, step: StepResult, keys: Sequence[object], epoch: int, scaled: bool, limit: int) -> str | None:
         """Count a step.
 
         Args:
@@ -102,6 +100,7 @@ class SkippedSteps:
             scaled: whether a gradient scaler is at work. It finds its scale by steps that overflow, so three times as
                 many may follow each other, and a loss that is NaN is one of them. Without, a loss that is NaN says
                 that the weights or the data are.
+            limit: so many in a row stop the training.
 
         Returns:
             A line for the log where the step was left out.
@@ -121,7 +120,7 @@ class SkippedSteps:
             )
         self.total += 1
         self.in_a_row += 1
-        limit = self.limit * (3 if scaled else 1)
+        limit *= 3 if scaled else 1
         if self.in_a_row >= limit:
             raise TrainingError(
                 f"Training stopped in epoch {epoch}: expected finite gradients, found {limit} "

@@ -88,7 +88,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         self.__dict__["build_network_architecture"] = self._build_multitask_network
         self.logger.local_logger = MultiTaskLogger()
         self.class_weight: torch.Tensor | None = None
-        self.skipped_steps = SkippedSteps(self.max_skipped_steps)
+        self.skipped_steps = SkippedSteps()
         self.epoch_class_score: class_validation.ClassScore | None = None
         self.best_class_score: class_validation.ClassScore | None = None
         self.started_from: StartedFrom | None = None
@@ -215,7 +215,8 @@ class MultiTaskTrainer(ScheduledTrainer):
             loss = seg_loss + self.loss_weight * cls_loss
         noted = torch.where(counts.any(), cls_loss, float("nan"))
         step = take_step(seg_loss, noted, loss, self.network.parameters(), self.optimizer, self.grad_scaler)
-        skipped = self.skipped_steps.note(step, batch["keys"], self.current_epoch, self.grad_scaler is not None)
+        scaled = self.grad_scaler is not None
+        skipped = self.skipped_steps.note(step, batch["keys"], self.current_epoch, scaled, self.max_skipped_steps)
         self.say(skipped)
         if not skipped:
             self.multitask_network.cls_head.after_step(dist.all_reduce if self.is_ddp else None)
