@@ -6,7 +6,7 @@ Arrays are indexed (Z, Y, X); spacing (mm), origin (mm) and direction follow Sim
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -120,3 +120,26 @@ def write_raw_dataset(
     by_case = dict(zip(cases, [*classes, *[0] * validation], strict=True))
     (folder / "classification.json").write_text(json.dumps(by_case))
     return folder
+
+
+def write_class_table(
+    path: Path,
+    rows: Sequence[Sequence[object]],
+    *,
+    header: Sequence[str] = ("Names", "Subtype"),
+    separator: str = ",",
+    newline: str = "\n",
+    encoding: str = "utf-8",
+) -> Path:
+    """Write a table of class labels as a spreadsheet or a script would; returns ``path``."""
+    lines = [separator.join(map(str, cells)) for cells in [header, *rows]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((newline.join(lines) + newline).encode(encoding))
+    return path
+
+
+def write_class_labels(folder: Path, classes: Mapping[str, object]) -> Path:
+    """Write ``classification.json`` into ``folder``; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classification.json").write_text(json.dumps(classes))
+    return folder / "classification.json"

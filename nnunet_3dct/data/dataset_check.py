@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_3dct.errors import ClassLabelsError, ImageError, listing
-from nnunet_3dct.formats.class_labels import check_class_labels, find_class_labels, load_class_labels
+from nnunet_3dct.formats.class_labels import check_class_labels, read_labels_in
 from nnunet_3dct.formats.image_files import (
     check_case_files,
     check_image_file,
@@ -51,7 +51,7 @@ def check_raw_dataset(
     Args:
         folder: the dataset, with dataset.json in it.
         num_processes: cases checked side by side.
-        label_folders: more places to look for the class labels, after ``folder``.
+        label_folders: more places to look for the class labels, before ``folder``.
         num_classes: number of classes asked for, None to take that of the labels.
         progress: wraps the results case by case, as ``tqdm`` does; called with ``total=``.
 
@@ -79,7 +79,7 @@ def check_raw_dataset(
         problems += case_problems
 
     names = [case.case for case in training], [case.case for case in held_out]
-    return problems + check_classes([folder, *label_folders], *names, num_classes=num_classes)
+    return problems + check_classes([*label_folders, folder], *names, num_classes=num_classes)
 
 
 def read_description(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -145,7 +145,7 @@ def check_classes(
     all must be.
     """
     try:
-        labels = load_class_labels(find_class_labels(folders))
+        labels = read_labels_in(folders)
     except ClassLabelsError as error:
         return [str(error)]
     cases = list(training)

@@ -60,7 +60,7 @@ def write_missing_splits(preprocessed: Path, cases: Sequence[str], labels: Class
     path = preprocessed / SPLITS_FILE
     if path.is_file():
         return None
-    splits = stratified_splits(cases, labels.by_case, labels.groups)
+    splits = stratified_splits(cases, labels.by_case, labels.groups, dataset=preprocessed.name)
     write_splits(splits, path, overwrite=True)  # of another fold that started with us: the same splits
     return f"No {SPLITS_FILE} yet: wrote splits stratified by class to {path}."
 

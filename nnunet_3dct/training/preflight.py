@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunet_3dct.data.splits import read_splits, require_fold
 from nnunet_3dct.errors import CheckpointError, SettingsError
 from nnunet_3dct.formats.checkpoint import HeadConfig, check_unet_fits, read_checkpoint
-from nnunet_3dct.formats.class_labels import ClassLabels, find_class_labels, load_class_labels, require_class_labels
+from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_dataset_labels, require_class_labels
 from nnunet_3dct.networks.target import TargetLabels
-from nnunet_3dct.paths import RESULTS, SPLITS_FILE, labels_folders
+from nnunet_3dct.paths import RESULTS, SPLITS_FILE, splits_path
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training.class_data import ClassWeighting, choose_class_weights
 from nnunet_3dct.training.class_loss import class_weights
@@ -45,6 +45,7 @@ class Preflight:
         weighting: class weights.
         starts_from_checkpoint: whether a stage-1 checkpoint is loaded.
         head_options: of the head in that checkpoint, if it has one of the same kind.
+        doubts: about the splits, for the log.
     """
 
     class_labels: ClassLabels
@@ -53,6 +54,7 @@ class Preflight:
     weighting: ClassWeighting
     starts_from_checkpoint: bool
     head_options: dict[str, Any] | None
+    doubts: list[str]
 
 
 def check_before_start(
@@ -65,7 +67,7 @@ def check_before_start(
     settings: Settings,
     choices: Choices,
 ) -> Preflight:
-    """Check everything that can be wrong with settings, labels and the stage-1 checkpoint.
+    """Check everything that can be wrong with settings, splits, labels and the stage-1 checkpoint.
 
     Args:
         trainer: builds the network.
@@ -77,8 +79,10 @@ def check_before_start(
         SettingsError, ClassLabelsError, CheckpointError: in this order.
     """
     require_mps_fallback(device)
+    doubts = check_splits_of_run(plans, configuration, fold)
     class_labels = read_class_labels(plans, configuration, fold, settings)
     num_classes = settings.num_cls or class_labels.num_classes
+    check_class_names(dataset_json.get("class_names"), num_classes, "dataset.json")
     target = TargetLabels(PlansManager(plans).get_label_manager(dataset_json), settings.target_labels)
     weighting = choose_class_weights(settings, choices.class_weights)
     class_weights(weighting.patches, [1] * num_classes)  # as many as there are classes
@@ -90,7 +94,7 @@ def check_before_start(
         expected = unet_state(trainer, PlansManager(plans), configuration, dataset_json)
         start = check_pre_checkpoint(settings, trainer.__name__, num_classes, expected, output)
     options = start["options"] if start is not None and start["name"] == choices.head_name else None
-    return Preflight(class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options)
+    return Preflight(class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options, doubts)
 
 
 def require_mps_fallback(device: torch.device) -> None:
@@ -117,20 +121,39 @@ def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str
         ClassLabelsError: lists everything that is wrong.
     """
     plans_manager = PlansManager(plans)
-    labels = load_class_labels(find_class_labels(labels_folders(plans_manager.dataset_name)))
+    labels = read_dataset_labels(plans_manager.dataset_name)
     require_class_labels(labels, _cases_of_fold(plans_manager, configuration, fold), settings.num_cls)
     return labels
 
 
 def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | str) -> list[str]:
-    base = Path(os.environ["nnUNet_preprocessed"]) / plans_manager.dataset_name
-    splits_file = base / SPLITS_FILE
-    if fold != "all" and splits_file.is_file():
-        splits = json.loads((splits_file).read_text())
+    path = splits_path(plans_manager.dataset_name)
+    if fold != "all" and path.is_file():
+        splits = read_splits(path)
         if int(fold) < len(splits):
             return [*splits[int(fold)]["train"], *splits[int(fold)]["val"]]
-    folder = str(base / plans_manager.get_configuration(configuration).data_identifier)
+    folder = str(path.parent / plans_manager.get_configuration(configuration).data_identifier)
     return list(infer_dataset_class(folder).get_identifiers(folder))
+
+
+def check_splits_of_run(plans: dict[str, Any], configuration: str, fold: int | str) -> list[str]:
+    """Compare the fold with the preprocessed cases; returns one line for each doubt about it.
+
+    Raises:
+        SettingsError: ``splits_final.json`` is malformed, or the fold names cases that were not preprocessed.
+    """
+    plans_manager = PlansManager(plans)
+    path = splits_path(plans_manager.dataset_name)
+    if fold == "all" or not path.is_file():
+        return []
+    splits = read_splits(path)
+    if int(fold) >= len(splits):  # nnU-Net draws a split of its own and says so
+        return []
+    folder = str(path.parent / plans_manager.get_configuration(configuration).data_identifier)
+    cases = [str(case) for case in infer_dataset_class(folder).get_identifiers(folder)]
+    groups = read_dataset_labels(plans_manager.dataset_name).groups
+    doubts = require_fold(path, splits, int(fold), cases, groups)
+    return [f"WARNING: {SPLITS_FILE}: {doubt}." for doubt in doubts]
 
 
 def unet_state(

@@ -74,10 +74,7 @@ class EpochProgress:
             self._bar.update()
         if self._lines is not None:
             self._lines.offer(
-                lambda: (
-                    f"{self.name}: {self.done} of {self.iterations} iterations, "
-                    f"about {duration(self.seconds_left())} left"
-                )
+                f"{self.name}: {self.done} of {self.iterations} iterations, about {duration(self.seconds_left())} left"
             )
 
     def seconds_left(self) -> float:

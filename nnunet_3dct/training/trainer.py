@@ -12,6 +12,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunet_3dct.formats.calibration import keep_copy
 from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, RunRecord, SettingValue, StartedFrom, fingerprint
 from nnunet_3dct.inference.recording import recording_predictor
 from nnunet_3dct.inference.windows import mirrored_passes
@@ -143,7 +144,6 @@ class MultiTaskTrainer(ScheduledTrainer):
         training, validation = super().get_tr_and_val_datasets()
         weighting, counts = self.preflight.weighting, self.fold_labels.counts(self.num_classes)
         self.class_weight = as_tensor(class_weights(weighting.patches, counts["training"]), self.device)
-        self.say(f"Class labels: {self.class_labels.source}")
         self.say(
             f"Cases in each class: {counts}; class weights: {weighting.patches}, lambda = {self.settings.loss_weight}, "
             f"labels that carry the class: {list(self.target_labels.labels)}"
@@ -190,7 +190,10 @@ class MultiTaskTrainer(ScheduledTrainer):
             self.say(*lines)
         elif self.settings.pre_checkpoint_path:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
+        self.say(f"Class labels: {self.class_labels.source}", *self.preflight.doubts)
         super().on_train_start()
+        if self.local_rank == 0:
+            keep_copy(Path(self.output_folder_base))  # nnU-Net has written the model's dataset.json anew
 
     def train_step(self, batch: dict) -> dict:
         """One encoder-decoder pass, both losses, one optimiser step."""

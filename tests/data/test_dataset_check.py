@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_3dct.cli import check as command
 from nnunet_3dct.data.dataset_check import check_raw_dataset
-from nnunet_3dct.data.installation import Finding
 from tests.utils import ct_array, empty, label_array, truncate, with_nan, write_raw_dataset, write_volume
 
 
@@ -180,66 +178,3 @@ def test_progress_sees_every_case(tmp_path: Path) -> None:
 
     check_raw_dataset(write_raw_dataset(tmp_path, validation=1), progress=progress)
     assert seen == [5, 0, 0, 0, 0, 0]
-
-
-@pytest.fixture
-def sound_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = [Finding("torch", True, "1.0"), Finding("nnUNet_raw", True, "not set", warning=True)]
-    monkeypatch.setattr("nnunet_3dct.data.installation.check_installation", lambda: findings)
-    monkeypatch.delenv("NNUNETV2_MT_NUM_CLS", raising=False)
-
-
-@pytest.mark.usefixtures("sound_installation")
-class TestCommand:
-    def test_passes_with_exit_code_0(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder = write_raw_dataset(tmp_path / "Dataset001_Test")
-        assert command.main(["-d", str(folder), "-np", "1"]) == 0
-        output = capsys.readouterr().out
-        assert "  ok    torch: 1.0\n  note  nnUNet_raw: not set\n" in output
-        assert "  ok    images, labels and classes" in output
-        assert output.endswith("All checks passed\n")
-
-    @pytest.mark.parametrize("dataset", ["1", "Dataset001_Test"])
-    def test_finds_a_dataset_by_number_and_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
-    ) -> None:
-        write_raw_dataset(tmp_path / "Dataset001_Test")
-        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-        for name in ("nnUNet_preprocessed", "nnUNet_results"):
-            monkeypatch.delenv(name, raising=False)
-        assert command.main(["-d", dataset, "-np", "1"]) == 0
-
-    def test_problems_are_listed_with_exit_code_1(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder = write_raw_dataset(tmp_path)
-        empty(folder / "labelsTr" / "case_001.nii.gz")
-        assert command.main(["-d", str(folder), "-np", "1"]) == 1
-        output = capsys.readouterr().out
-        assert "  FAIL  " in output and "case_001.nii.gz: expected an image, found a file of 0 bytes" in output
-        assert output.endswith("FAILED: 1 problem(s) found\n")
-
-    @pytest.mark.parametrize(
-        ("dataset", "message"), [("7", "ID 7"), ("Dataset007_No", "no such folder"), ("x", "Your input: x")]
-    )
-    def test_unknown_dataset_fails_without_a_traceback(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        dataset: str,
-        message: str,
-    ) -> None:
-        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-        assert command.main(["-d", dataset]) == 1
-        assert message in capsys.readouterr().out
-
-    def test_number_of_classes_comes_from_the_variable(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", "3")
-        assert command.main(["-d", str(write_raw_dataset(tmp_path)), "-np", "1"]) == 1
-        assert "NNUNETV2_MT_NUM_CLS=3 but the labels hold only" in capsys.readouterr().out
-
-    def test_bad_variable_fails(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", "three")
-        assert command.main([]) == 1
-        assert "NNUNETV2_MT_NUM_CLS: expected an integer" in capsys.readouterr().out

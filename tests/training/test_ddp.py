@@ -27,8 +27,7 @@ def stage1(nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch)
 def batch(nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four samples, of which the first half has two that count for the class and the second only one."""
     labels = {**toy.CLASSES, "toy_004": -1}
-    changed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "preprocessed", classification=labels)
-    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    toy.use_labels(monkeypatch, toy_root, tmp_path / "preprocessed", labels)
     trainer = toy.get_trainer("nnUNetTrainer_CLSHeadSum")
     trainer.on_train_start()
     drawn = [next(trainer.dataloader_train) for _ in range(2)]
