@@ -4,8 +4,8 @@ DEMO_VENV := .venv/demo
 TEST_VENV := .venv/test
 OLDEST_VENV := .venv/oldest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# OpenMP threads that spin long starve the other processes of a machine with few cores
-export GOMP_SPINCOUNT ?= 30000
+# OpenMP threads that spin long starve the other processes of a machine with few cores; benchmarks/waiting.py
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: help demo figures test test-all test-oldest check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
 

@@ -37,6 +37,8 @@ PLANNER=${PLANNER:-ExperimentPlanner}
 STAGE1_TRAINER=${STAGE1_TRAINER:-nnUNetTrainer}
 TRAINER=${TRAINER:-nnUNetTrainer_CLSHeadSumFT}
 DEVICE=${DEVICE:-cuda}
+# OpenMP threads that wait shall sleep soon, so that they leave the cores to others
+[[ -n ${OMP_WAIT_POLICY:-} ]] || export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 id=${DATASET#Dataset}
 id=$((10#${id%%_*}))

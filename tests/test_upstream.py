@@ -561,6 +561,17 @@ def test_logger_keeps_one_value_an_epoch_under_keys_that_may_be_added() -> None:
         logger.log("nowhere", 1.0, 0)
 
 
+@covers("MetaLogger")
+def test_logger_of_the_trainer_hands_to_a_local_one_that_may_be_replaced(tmp_path: Path) -> None:
+    logger = upstream.MetaLogger(str(tmp_path), False)
+    assert isinstance(logger.local_logger, upstream.LocalLogger)
+    logger.local_logger = upstream.LocalLogger()
+    logger.local_logger.my_fantastic_logging["ours"] = []
+    logger.log("ours", 0.5, 0)
+    logger.log("ours", 1.0, 1)
+    assert logger.get_value("ours", step=None) == [0.5, 1.0] == logger.local_logger.get_value("ours", None)
+
+
 @covers("nnUNetTrainer")
 def test_trainer_has_the_hooks_that_ours_override() -> None:
     trainer = upstream.nnUNetTrainer

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_3dct.cli.runner import run_command
-from nnunet_3dct.cli.trained_folds import find_dataset
+from nnunet_3dct.evaluation.trained_folds import find_dataset
 from nnunet_3dct.errors import SettingsError
 
 
