@@ -2,18 +2,20 @@
 PYTHON ?= python3
 DEMO_VENV := .venv/demo
 TEST_VENV := .venv/test
+OLDEST_VENV := .venv/oldest
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP threads that spin long starve the other processes of a machine with few cores
 export GOMP_SPINCOUNT ?= 30000
 
-.PHONY: help demo figures test test-all check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
+.PHONY: help demo figures test test-all test-oldest check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
 	@echo "make test      tests; under 20 minutes on two CPU cores"
 	@echo "make test-all  the tests and the long end-to-end runs"
+	@echo "make test-oldest   core tests with the lowest versions that pyproject.toml allows; Python 3.10 or 3.11"
 	@echo "make figures   draws figures/ from the network and from the cases of the demo"
-	@echo "make check     ruff and mypy"
+	@echo "make check     ruff, mypy (strict on the public modules) and the import contracts"
 	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
 	@echo "make heads, make heads-hippocampus HIPPOCAMPUS=...   all heads and the probe compared"
 	@echo "make train-step   cost of a training step beside stock nnU-Net's"
@@ -42,8 +44,21 @@ test: $(TEST_VENV)/.installed
 test-all: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest
 
-# both figures; the second shows cases of the demo, which has to be there
+# exactly the lower bounds of pyproject.toml; pip cannot resolve that way, uv can
+$(OLDEST_VENV)/.installed: pyproject.toml $(shell find nnunetv2 -name '*.py')
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/pip install uv
+	@echo "Installing the lowest versions of everything (some minutes, 6 GB)"
+	$(OLDEST_VENV)/bin/uv pip install --python $(OLDEST_VENV)/bin/python --resolution lowest-direct -e '.[dev]'
+	touch $@
+
+test-oldest: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python -m pytest -m "not slow" tests/test_upstream.py tests/formats tests/networks \
+		tests/evaluation tests/inference/test_predict.py tests/inference/test_backends.py tests/training/test_end_to_end.py
+
+# all figures; the cases are those of the demo, which has to be there
 figures: $(DEMO_VENV)/.installed
+	$(DEMO_VENV)/bin/python -m figures.draw_rooms
 	$(DEMO_VENV)/bin/python -m figures.draw_model
 	$(DEMO_VENV)/bin/python -m figures.draw_cases demo
 

@@ -1,3 +1,100 @@
-"""Joint 3D segmentation and case-level classification on top of nnU-Net v2."""
+"""Joint 3D segmentation and case-level classification on top of nnU-Net v2.
 
-__version__ = "0.1.0"
+Everything in ``__all__`` is the Python interface. A name is loaded when it is first used, so that importing the package
+is quick and brings in neither PyTorch nor NumPy.
+
+Examples:
+    >>> import nnunet_3dct
+    >>> predictor = nnunet_3dct.Predictor(model, device="cpu", backend="torch")
+    >>> prediction = predictor(image)
+    >>> prediction.segmentation.shape
+    (16, 24, 24)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnunet_3dct.data.dataset_check import check_dataset
+    from nnunet_3dct.errors import (
+        CheckpointError,
+        ClassLabelsError,
+        EvaluationError,
+        ImageError,
+        NNUNet3DCTError,
+        OutputError,
+        SettingsError,
+        TrainingError,
+    )
+    from nnunet_3dct.evaluation.calibration import calibrate
+    from nnunet_3dct.evaluation.classification import evaluate_classification
+    from nnunet_3dct.evaluation.comparison import compare
+    from nnunet_3dct.evaluation.crossval import cross_validate
+    from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
+    from nnunet_3dct.inference.predictor import Prediction, Predictor
+    from nnunet_3dct.networks.heads import ClassificationHead, register_head
+    from nnunet_3dct.phantom.dataset import write_phantom
+    from nnunet_3dct.report import write_report
+
+__version__ = "0.1.0"  # the only place; the build reads it from here
+
+__all__ = [
+    "CheckpointError",
+    "ClassLabelsError",
+    "ClassificationHead",
+    "EvaluationError",
+    "ImageError",
+    "NNUNet3DCTError",
+    "OutputError",
+    "Prediction",
+    "Predictor",
+    "SettingsError",
+    "TrainingError",
+    "__version__",
+    "calibrate",
+    "check_dataset",
+    "compare",
+    "cross_validate",
+    "evaluate_classification",
+    "evaluate_segmentation",
+    "register_head",
+    "write_phantom",
+    "write_report",
+]
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "ClassLabelsError": "errors",
+    "ClassificationHead": "networks.heads",
+    "EvaluationError": "errors",
+    "ImageError": "errors",
+    "NNUNet3DCTError": "errors",
+    "OutputError": "errors",
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "SettingsError": "errors",
+    "TrainingError": "errors",
+    "calibrate": "evaluation.calibration",
+    "check_dataset": "data.dataset_check",
+    "compare": "evaluation.comparison",
+    "cross_validate": "evaluation.crossval",
+    "evaluate_classification": "evaluation.classification",
+    "evaluate_segmentation": "evaluation.segmentation",
+    "register_head": "networks.heads",
+    "write_phantom": "phantom.dataset",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

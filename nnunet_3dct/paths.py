@@ -10,6 +10,7 @@ from nnunet_3dct.errors import CheckpointError, SettingsError, listing
 
 RAW, PREPROCESSED, RESULTS = FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 SPLITS_FILE = "splits_final.json"
+DATASET_FILE = "dataset.json"
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -27,6 +28,11 @@ def nnunet_folder(variable: str) -> Path:
     return Path(value)
 
 
+def is_set(variable: str) -> bool:
+    """Whether one of nnU-Net's three variables has a value."""
+    return bool(os.environ.get(variable))
+
+
 def dataset_name(dataset: str | int) -> str:
     """Full name of a dataset given by name or number, as nnU-Net finds it in its three folders.
 
@@ -41,13 +47,38 @@ def dataset_name(dataset: str | int) -> str:
         raise SettingsError(f"Dataset {dataset}: {error}") from error
 
 
+def find_raw_dataset(dataset: str) -> Path:
+    """Folder of a raw dataset given by its path, its name or its number.
+
+    Raises:
+        SettingsError: there is no such dataset, or ``nnUNet_raw`` is not set.
+    """
+    if Path(dataset).is_dir():
+        return Path(dataset).resolve()
+    folder = nnunet_folder(RAW) / dataset_name(dataset)
+    if not folder.is_dir():
+        raise SettingsError(
+            f"Dataset {dataset}: expected the folder {folder}, found no such folder. Check the name and {RAW}."
+        )
+    return folder
+
+
 def labels_folders(name: str) -> list[Path]:
     """Where the class labels of a dataset are looked for, in this order: preprocessed, then raw.
 
     Args:
         name: full name of the dataset; variables that are not set are left out.
     """
-    return [Path(os.environ[variable]) / name for variable in (PREPROCESSED, RAW) if os.environ.get(variable)]
+    return [Path(os.environ[variable]) / name for variable in (PREPROCESSED, RAW) if is_set(variable)]
+
+
+def splits_path(name: str) -> Path:
+    """``splits_final.json`` of a dataset, given its full name.
+
+    Raises:
+        SettingsError: ``nnUNet_preprocessed`` is not set.
+    """
+    return nnunet_folder(PREPROCESSED) / name / SPLITS_FILE
 
 
 def find_model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -71,7 +102,7 @@ def find_model_folder(dataset: str, trainer: str, plans: str, configuration: str
         return base / relatives[0]
     raise CheckpointError(
         f"Model folder {wanted}: expected a trained model, found none. Present in {base}: "
-        f"{listing(present) or 'nothing'}. Check -d, -tr, -p and -c."
+        f"{listing(present) or 'nothing'}. Check dataset, trainer, plans and configuration."
     )
 
 
@@ -94,6 +125,6 @@ def find_folds(folder: Path, wanted: Sequence[str] | None, checkpoint_name: str)
         present = sorted(str(p.relative_to(folder)) for p in folder.glob("fold_*/*.pth"))
         raise CheckpointError(
             f"Model folder {folder}: expected a fold with {checkpoint_name}, found {listing(present) or 'none'}. "
-            "Train first, or choose another checkpoint with -chk."
+            "Train first, or choose another checkpoint."
         )
     return folds

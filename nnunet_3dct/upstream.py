@@ -24,13 +24,12 @@ HOMES = {
     "ExperimentPlanner": "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner",
     "BaseReaderWriter": "nnunetv2.imageio.base_reader_writer",
     "determine_reader_writer_from_dataset_json": "nnunetv2.imageio.reader_writer_registry",
+    "recursive_find_reader_writer_by_name": "nnunetv2.imageio.reader_writer_registry",
     "convert_predicted_logits_to_segmentation_with_correct_shape": "nnunetv2.inference.export_prediction",
     "export_prediction_from_logits": "nnunetv2.inference.export_prediction",
     "nnUNetPredictor": "nnunetv2.inference.predict_from_raw_data",
     "compute_gaussian": "nnunetv2.inference.sliding_window_prediction",
     "compute_steps_for_sliding_window": "nnunetv2.inference.sliding_window_prediction",
-    "nnUNet_preprocessed": "nnunetv2.paths",
-    "nnUNet_raw": "nnunetv2.paths",
     "DefaultPreprocessor": "nnunetv2.preprocessing.preprocessors.default_preprocessor",
     "compute_new_shape": "nnunetv2.preprocessing.resampling.default_resampling",
     "determine_do_sep_z_and_axis": "nnunetv2.preprocessing.resampling.default_resampling",
@@ -48,7 +47,6 @@ HOMES = {
     "ConfigurationManager": "nnunetv2.utilities.plans_handling.plans_handler",
     "PlansManager": "nnunetv2.utilities.plans_handling.plans_handler",
     "get_filenames_of_train_images_and_targets": "nnunetv2.utilities.utils",
-    "create_lists_from_splitted_dataset_folder": "nnunetv2.utilities.utils",
 }
 
 

@@ -1,3 +1,5 @@
+"""Settings, folders and trained toy models for all tests."""
+
 from __future__ import annotations
 
 import os
@@ -11,6 +13,15 @@ from tests import toy
 
 # nnU-Net reads this one when it is imported: one worker instead of eight for each of its pools
 os.environ["nnUNet_def_n_proc"] = "1"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, torch finds none")
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,9 @@ Arrays are indexed (Z, Y, X); spacing (mm), origin (mm) and direction follow Sim
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -52,6 +53,52 @@ def write_sheared_volume(path: Path, array: np.ndarray) -> Path:
     affine = np.eye(4)
     affine[0, 1] = 0.3
     nib.save(nib.Nifti1Image(array.transpose(), affine), path)
+    return path
+
+
+def tilt(path: Path, degrees: float = 12) -> Path:
+    """Shift the slices of a NIfTI file along y in its header, as a tilted gantry does; SimpleITK refuses it."""
+    old = nib.load(path)
+    affine = old.affine.copy()
+    affine[1, 2] = affine[2, 2] * np.tan(np.deg2rad(degrees))
+    new = nib.Nifti1Image(np.asarray(old.dataobj), affine)
+    new.set_sform(affine, 1)
+    new.header["qform_code"] = 0
+    nib.save(new, path)
+    return path
+
+
+def edit_nifti_header(path: Path, **fields: object) -> Path:
+    """Overwrite fields of a NIfTI-1 header as they are given, even where nibabel would correct them.
+
+    ``pixdim`` gives the voxel sizes (x, y, z) alone.
+    """
+    packed = path.read_bytes()[:2] == b"\x1f\x8b"
+    content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        if name == "pixdim":
+            header["pixdim"][1:4] = value
+        else:
+            header[name] = value
+    content = header.binaryblock + content[348:]
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
+
+
+def unpack(path: Path) -> Path:
+    """Decompress a ``.nii.gz`` and leave its name, as some servers and browsers do."""
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+    return path
+
+
+def scale_labels(path: Path, slope: float, dtype: type = np.int16) -> Path:
+    """Store a label volume as integers with a scaling factor, so that labels read as not quite whole numbers."""
+    old = nib.load(path)
+    stored = np.round(np.asarray(old.dataobj) / slope).astype(dtype)
+    new = nib.Nifti1Image(stored, old.affine, dtype=dtype)
+    new.header.set_slope_inter(slope, 0)
+    nib.save(new, path)
     return path
 
 
@@ -120,3 +167,26 @@ def write_raw_dataset(
     by_case = dict(zip(cases, [*classes, *[0] * validation], strict=True))
     (folder / "classification.json").write_text(json.dumps(by_case))
     return folder
+
+
+def write_class_table(
+    path: Path,
+    rows: Sequence[Sequence[object]],
+    *,
+    header: Sequence[str] = ("Names", "Subtype"),
+    separator: str = ",",
+    newline: str = "\n",
+    encoding: str = "utf-8",
+) -> Path:
+    """Write a table of class labels as a spreadsheet or a script would; returns ``path``."""
+    lines = [separator.join(map(str, cells)) for cells in [header, *rows]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((newline.join(lines) + newline).encode(encoding))
+    return path
+
+
+def write_class_labels(folder: Path, classes: Mapping[str, object]) -> Path:
+    """Write ``classification.json`` into ``folder``; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classification.json").write_text(json.dumps(classes))
+    return folder / "classification.json"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.cli.tables import number, table
 from nnunet_3dct.cli.trained_folds import TrainedFolds, add_model_flags, find_trained_folds
-from nnunet_3dct.errors import EvaluationError, NNUNet3DCTError, listing
+from nnunet_3dct.errors import EvaluationError, listing
+
+if TYPE_CHECKING:
+    from nnunet_3dct.formats.calibration import Calibration
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,68 +21,43 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNet3DCT_calibrate",
         description="Fits one temperature to the class predictions of the validation cases of all folds and stores it "
-        "beside the model as calibration.json, which nnUNet3DCT_predict then applies. The predicted class stays what "
-        "it is, only its probability changes. What this is worth is measured on cases that the temperature was not "
-        "fitted to; where it makes the log loss no better, nothing is stored.",
+        "beside the model as calibration.json, which nnUNet3DCT_predict then applies; a copy in the model's "
+        "dataset.json goes along when nnUNetv2_export_model_to_zip packs the model. The predicted class stays what it "
+        "is, only its probability changes. What this is worth is measured on cases that the temperature was not fitted "
+        "to; where it makes the log loss no better, nothing is stored.",
     )
     add_model_flags(parser)
-    parser.add_argument("--remove", action="store_true", help="delete the model's calibration.json and stop")
+    parser.add_argument("--remove", action="store_true", help="delete the model's calibration and stop")
     parser.add_argument("--diagram", type=Path, metavar="FILE", help="also draw a reliability diagram (png, svg, pdf)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of tables")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fit, store and print; exit with code 1 and one message if that is impossible."""
-    args = build_parser().parse_args(argv)
-    try:
-        _remove(args) if args.remove else _calibrate(args)
-    except NNUNet3DCTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Fit, store and print."""
+    run_command(build_parser(), lambda args: _remove(args) if args.remove else _calibrate(args), argv)
 
 
 def _remove(args: argparse.Namespace) -> None:
-    from nnunet_3dct.formats.calibration import CALIBRATION_NAME
+    from nnunet_3dct.formats.calibration import calibration_path, remove_calibration
     from nnunet_3dct.paths import find_model_folder
 
-    path = find_model_folder(args.d, args.tr, args.p, args.c) / CALIBRATION_NAME
-    there = path.is_file()
-    path.unlink(missing_ok=True)
-    print(f"{path}: {'removed' if there else 'there was none'}")
+    model = find_model_folder(args.d, args.tr, args.p, args.c)
+    there = remove_calibration(model)
+    print(f"{calibration_path(model)}: {'removed' if there else 'there was none'}")
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    import numpy as np
+    from nnunet_3dct.formats.atomic import to_json
+    from nnunet_3dct.formats.calibration import remove_calibration, write_calibration
 
-    from nnunet_3dct.evaluation.calibration import HIGHEST, LOWEST, calibrate
-    from nnunet_3dct.evaluation.classification import classified_cases
-    from nnunet_3dct.formats.atomic import to_json, write_json
-    from nnunet_3dct.formats.calibration import CALIBRATION_NAME
-
-    found = find_trained_folds(args)
-    fold_of = {case: fold.fold for fold in found.folds for case in fold.predictions}
-    predictions = {case: p for fold in found.folds for case, p in fold.predictions.items()}
-    cases = classified_cases(predictions, found.labels, found.class_names)
-    if cases.probabilities is None:
-        raise EvaluationError(
-            f"{found.model}: expected probabilities of every validation case, found none of "
-            f"{listing(cases.without_probabilities or cases.cases, 5)}."
-        )
-    logits = np.log(np.clip(cases.probabilities, 1e-12, None))
-    result = calibrate(logits, cases.truth, np.array([fold_of[case] for case in cases.cases]))
-    result = {
-        "n_cases": len(cases.cases),
-        "folds": [fold.fold for fold in found.folds],
-        "head_weights": _head_weights(found),
-        **result,
-        "warnings": [*found.warnings, *_doubts(result, len(cases.cases), (LOWEST, HIGHEST))],
-    }
-    path = found.model / CALIBRATION_NAME
-    if result["helps"]:
-        write_json(result, path)
+    trained = find_trained_folds(args)
+    result = fit_calibration(trained)
+    helps = result["helps"]
+    if helps:
+        path = write_calibration(result, trained.model)
     else:
-        path.unlink(missing_ok=True)
+        remove_calibration(trained.model)
     if args.diagram:
         from nnunet_3dct.evaluation.reliability_diagram import draw_reliability
 
@@ -87,14 +65,49 @@ def _calibrate(args: argparse.Namespace) -> None:
     if args.json:
         print(to_json(result))
         return
-    print(f"{found.model.name}: {format_result(result)}")
-    print(f"\nwritten to {path}" if result["helps"] else "\nnot better: no calibration stored")
+    print(f"{trained.model.name}: {format_result(result)}")
+    print(f"\nclasses from {trained.labels.source}")
+    print(f"written to {path}" if helps else "not better: no calibration stored")
 
 
-def _head_weights(found: TrainedFolds) -> dict[str, str]:
+def fit_calibration(trained: TrainedFolds) -> Calibration:
+    """Fit a temperature to the class predictions of the folds' validation cases.
+
+    Raises:
+        EvaluationError: a case has no probabilities, or its class file does not name the weights.
+    """
+    import numpy as np
+
+    from nnunet_3dct.evaluation.calibration import HIGHEST, LOWEST, calibrate
+    from nnunet_3dct.evaluation.classification import classified_cases
+
+    fold_of = {case: fold.fold for fold in trained.folds for case in fold.predictions}
+    predictions = {case: p for fold in trained.folds for case, p in fold.predictions.items()}
+    cases = classified_cases(predictions, trained.labels, trained.class_names)
+    if cases.probabilities is None:
+        raise EvaluationError(
+            f"{trained.model}: expected probabilities of every validation case, found none of "
+            f"{listing(cases.without_probabilities or cases.cases, 5)}."
+        )
+    logits = np.log(np.clip(cases.probabilities, 1e-12, None))
+    result = calibrate(logits, cases.truth, np.array([fold_of[case] for case in cases.cases]))
+    return {
+        "n_cases": len(cases.cases),
+        "folds": [fold.fold for fold in trained.folds],
+        "head_weights": _head_weights(trained),
+        "temperature": result["temperature"],
+        "before": result["before"],
+        "after": result["after"],
+        "helps": result["helps"],
+        "review": result["review"],
+        "warnings": [*trained.warnings, *_doubts(result, len(cases.cases), (LOWEST, HIGHEST))],
+    }
+
+
+def _head_weights(trained: TrainedFolds) -> dict[str, str]:
     """Fold -> fingerprint of its head, which the predictor compares with the network that it loads."""
     weights = {}
-    for fold in found.folds:
+    for fold in trained.folds:
         if fold.head_weights is None:
             raise EvaluationError(
                 f"{fold.folder}: expected class files that name the head's weights, found none (an earlier version "
@@ -116,7 +129,7 @@ def _doubts(result: dict[str, Any], cases: int, bounds: tuple[float, float]) -> 
     return doubts
 
 
-def format_result(result: dict[str, Any]) -> str:
+def format_result(result: Mapping[str, Any]) -> str:
     """Lay out what the temperature changes, and what a threshold for review would do."""
     names = {
         "log_loss": "log loss",

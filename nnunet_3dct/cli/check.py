@@ -7,18 +7,21 @@ import os
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_3dct.cli.runner import DONE, SOME_FAILED, run_command
 from nnunet_3dct.errors import SettingsError
 
 if TYPE_CHECKING:
     from nnunet_3dct.data.installation import Finding
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print one line a check; the exit code is 1 when one of them failed."""
-    args = _parser().parse_args(argv)
+    run_command(_parser(), _check, argv)
+
+
+def _check(args: argparse.Namespace) -> int:
     from nnunet_3dct.data.installation import check_installation
 
     settings, num_classes = _check_settings()
@@ -27,18 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for finding in findings:
         print(_line(finding))
     problems = sum(not finding.ok for finding in findings)
-
     if args.d is not None:
-        problems += _report_dataset(args.d, args.np, num_classes)
+        problems += _report_dataset(args, num_classes)
     print(f"\nFAILED: {problems} problem(s) found" if problems else "\nAll checks passed")
-    return 1 if problems else 0
+    return SOME_FAILED if problems else DONE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNet3DCT_check",
-        description="Check the installation and, with -d, a raw dataset with its class labels. "
-        "Every problem is listed; the exit code is 1 when there is one.",
+        description="Check the installation and, with -d, a raw dataset with its class labels and splits. "
+        "Every problem is listed; the exit code is 1 when there is one, 2 when there is no such dataset.",
     )
     parser.add_argument("-d", metavar="DATASET", help="name or id of a dataset in nnUNet_raw, or its folder")
     parser.add_argument(
@@ -63,44 +65,28 @@ def _check_settings() -> tuple[Finding, int | None]:
     return Finding(name, True, "valid"), settings.num_cls
 
 
-def _report_dataset(dataset: str, num_processes: int | None, num_classes: int | None) -> int:
+def _report_dataset(args: argparse.Namespace, num_classes: int | None) -> int:
     """Print the state of a dataset; returns the number of problems."""
     from tqdm import tqdm
 
-    from nnunet_3dct.data.dataset_check import check_raw_dataset
-    from nnunet_3dct.upstream import default_num_processes, nnUNet_preprocessed
+    from nnunet_3dct.data.dataset_check import check_dataset
+    from nnunet_3dct.paths import find_raw_dataset
+    from nnunet_3dct.upstream import default_num_processes
 
-    try:
-        folder = _dataset_folder(dataset)
-    except (ValueError, RuntimeError) as error:
-        print(f"\nDataset {dataset}\n" + _indented(f"FAIL  {error}"))
-        return 1
+    folder = find_raw_dataset(args.d)
     print(f"\nDataset {folder}")
-    problems = check_raw_dataset(
+    result = check_dataset(
         folder,
-        num_processes or min(default_num_processes, os.cpu_count() or 1),
-        label_folders=[Path(nnUNet_preprocessed) / folder.name] if nnUNet_preprocessed.is_set() else [],
+        args.np or min(default_num_processes, os.cpu_count() or 1),
         num_classes=num_classes,
-        progress=partial(tqdm, desc="cases", leave=False, delay=1),
+        progress=partial(tqdm, desc="cases", leave=False, delay=1, disable=args.disable_progress_bar or None),
     )
-    if not problems:
+    if result.ok:
         print("  ok    images, labels and classes")
-    for problem in problems:
-        print(_indented(f"FAIL  {problem}"))
-    return len(problems)
-
-
-def _dataset_folder(dataset: str) -> Path:
-    """Folder of a dataset given by path, by name or by number.
-
-    Raises:
-        ValueError, RuntimeError: from nnU-Net, when no dataset fits or nnUNet_raw is not set.
-    """
-    if Path(dataset).is_dir():
-        return Path(dataset).resolve()
-    from nnunet_3dct.upstream import maybe_convert_to_dataset_name, nnUNet_raw
-
-    return Path(nnUNet_raw.require()) / maybe_convert_to_dataset_name(dataset)
+    for state, lines in (("read", result.read), ("note", result.notes), ("FAIL", result.problems)):
+        for line in lines:
+            print(_indented(f"{state:<4}  {line}"))
+    return len(result.problems)
 
 
 def _line(finding: Finding) -> str:
@@ -115,4 +101,4 @@ def _indented(text: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

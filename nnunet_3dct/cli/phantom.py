@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from nnunet_3dct.errors import NNUNet3DCTError
+from nnunet_3dct.cli.runner import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and write the dataset."""
+    run_command(build_parser(), _write, argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     parser = argparse.ArgumentParser(
         prog="nnUNet3DCT_phantom",
         description="Write synthetic CT of pancreas and lesions of three subtypes as an nnU-Net raw dataset.",
@@ -28,15 +32,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="processes")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset in FOLDER")
-    args = parser.parse_args(argv)
+    return parser
 
-    from nnunet_3dct.phantom.dataset import write_dataset
 
-    try:
-        write_dataset(args.o, args.cases, args.val, args.seed, args.difficulty, args.np, args.overwrite)
-    except (NNUNet3DCTError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+def _write(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from nnunet_3dct.phantom.dataset import write_phantom
+
+    with tqdm(total=args.cases + args.val, desc="cases", unit="case", disable=args.disable_progress_bar) as bar:
+        write_phantom(
+            args.o,
+            cases=args.cases,
+            val=args.val,
+            seed=args.seed,
+            difficulty=args.difficulty,
+            num_processes=args.np,
+            overwrite=args.overwrite,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
     print(f"{args.cases} training and {args.val} validation cases in {args.o}")
 
 

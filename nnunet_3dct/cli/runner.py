@@ -7,7 +7,7 @@ Exit codes: 0, done; 1, some cases failed or a check found something; 2, wrong u
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -48,17 +48,17 @@ def run_command(
 
 def _attempt(work: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int:
     try:
-        return work(args) or DONE
+        code = work(args) or DONE
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
-        with contextlib.suppress(OSError):
-            sys.stdout = None  # type: ignore[assignment]
-        return DONE
     except NNUNet3DCTError as error:
         _tell(str(error), args.verbose)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return DONE
         reason = str(error) or "no message"
         more = "" if args.verbose else " Run it again with --verbose to see where it came from."
         _tell(f"unexpected {type(error).__name__}: {reason}.{more}", args.verbose)
@@ -69,6 +69,18 @@ def _tell(message: str, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output any more, as after ``| head``; what is left for it is then dropped."""
+    try:
+        print(flush=True)  # a flush alone does not fail twice
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def _tolerate_narrow_terminals() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
+from nnunet_3dct.cli.runner import run_command
+from nnunet_3dct.errors import SettingsError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,42 +25,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the splits and print how the classes are spread; exit with code 1 and one message on failure."""
-    args = build_parser().parse_args(argv)
-    try:
-        _write(args)
-    except NNUNet3DCTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Write the splits and print how the classes are spread."""
+    run_command(build_parser(), _write, argv)
 
 
 def _write(args: argparse.Namespace) -> None:
-    from nnunet_3dct.data.splits import SPLITS_FILE, folds_without_class, stratified_splits, write_splits
-    from nnunet_3dct.formats.class_labels import find_class_labels, load_class_labels, require_class_labels
+    from nnunet_3dct.data.splits import count_patients, folds_without_class, stratified_splits, write_splits
+    from nnunet_3dct.formats.class_labels import read_dataset_labels, require_class_labels
+    from nnunet_3dct.paths import DATASET_FILE, PREPROCESSED, RAW, dataset_name, nnunet_folder, splits_path
     from nnunet_3dct.settings import Settings
-    from nnunet_3dct.upstream import (
-        get_filenames_of_train_images_and_targets,
-        maybe_convert_to_dataset_name,
-        nnUNet_preprocessed,
-        nnUNet_raw,
-    )
+    from nnunet_3dct.upstream import get_filenames_of_train_images_and_targets
 
-    try:
-        raw, preprocessed = Path(nnUNet_raw.require()), Path(nnUNet_preprocessed.require())
-        name = maybe_convert_to_dataset_name(args.d)
-    except (RuntimeError, ValueError) as error:
-        raise SettingsError(f"-d {args.d}: {error}") from error
-    if not (raw / name / "dataset.json").is_file():
-        raise SettingsError(f"-d {args.d}: expected dataset.json in {raw / name}, found none. Check -d and nnUNet_raw.")
+    raw, _ = nnunet_folder(RAW), nnunet_folder(PREPROCESSED)
+    name = dataset_name(args.d)
+    if not (raw / name / DATASET_FILE).is_file():
+        raise SettingsError(f"-d {args.d}: expected {DATASET_FILE} in {raw / name}, found none. Check -d and {RAW}.")
     cases = list(get_filenames_of_train_images_and_targets(str(raw / name)))
-    labels = load_class_labels(find_class_labels([preprocessed / name, raw / name]))
+    labels = read_dataset_labels(name)
     require_class_labels(labels, cases, Settings.from_env().num_cls)
-    splits = stratified_splits(cases, labels.by_case, labels.groups, args.k, args.seed)
-    path = preprocessed / name / SPLITS_FILE
+    splits = stratified_splits(cases, labels.by_case, labels.groups, args.k, args.seed, args.d)
+    path = splits_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_splits(splits, path, args.overwrite)
 
-    print(f"{len(cases)} cases" + (f" of {len(set(labels.groups.values()))} patients" if labels.groups else ""))
+    patients = f" of {count_patients(cases, labels.groups)} patients" if labels.groups else ""
+    print(f"{len(cases)} cases{patients}, classes from {labels.source}")
     print("fold   training cases of each class   validation cases of each class")
     for fold, split in enumerate(splits):
         train, val = (" ".join(f"{n:4}" for n in labels.counts(split[part])) for part in ("train", "val"))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_3dct.errors import SettingsError, listing
+from nnunet_3dct.errors import CheckpointError, listing
 
 if TYPE_CHECKING:
+    from nnunet_3dct.data.splits import Splits
     from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
     from nnunet_3dct.formats.class_labels import ClassLabels
 
@@ -24,7 +24,7 @@ class TrainedFolds:
         model: its folder.
         preprocessed: folder of the dataset, with ``gt_segmentations``.
         folds: what their networks say of their validation cases.
-        labels: class of each case.
+        labels: class of each case, and the file that it was read from.
         class_names: of ``dataset.json``, None if it has none.
         warnings: what makes an estimate from these folds less than it seems.
     """
@@ -46,24 +46,18 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds. Default: all with a validation")
 
 
-def find_dataset(model: Path) -> tuple[Path, list[dict[str, list[str]]], ClassLabels]:
+def find_dataset(model: Path) -> tuple[Path, Splits, ClassLabels]:
     """Preprocessed folder, splits and class labels of the dataset that a model was trained on.
 
     Raises:
-        NNUNet3DCTError: one of them is missing, or the labels are malformed.
+        NNUNet3DCTError: one of them is missing, or malformed.
     """
-    from nnunet_3dct.formats.class_labels import find_class_labels, load_class_labels
-    from nnunet_3dct.upstream import nnUNet_preprocessed, nnUNet_raw
+    from nnunet_3dct.data.splits import read_splits
+    from nnunet_3dct.formats.class_labels import read_dataset_labels
+    from nnunet_3dct.paths import PREPROCESSED, nnunet_folder
 
-    try:
-        base = Path(nnUNet_preprocessed.require()) / model.parent.name
-    except RuntimeError as error:
-        raise SettingsError(str(error)) from error
-    if not (base / "splits_final.json").is_file():
-        raise SettingsError(f"{base}: expected splits_final.json of the training, found none.")
-    raw = [Path(nnUNet_raw.require()) / base.name] if nnUNet_raw.is_set() else []
-    labels = load_class_labels(find_class_labels([base, *raw]))
-    return base, json.loads((base / "splits_final.json").read_text()), labels
+    name = model.parent.name
+    return nnunet_folder(PREPROCESSED) / name, read_splits(name), read_dataset_labels(name)
 
 
 def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
@@ -74,12 +68,18 @@ def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
     """
 
     from nnunet_3dct.evaluation.out_of_fold import read_out_of_fold
-    from nnunet_3dct.paths import find_model_folder
+    from nnunet_3dct.formats.atomic import read_json
+    from nnunet_3dct.formats.class_labels import check_class_names
+    from nnunet_3dct.paths import DATASET_FILE, find_model_folder
 
     model = find_model_folder(args.d, args.tr, args.p, args.c)
     base, splits, labels = find_dataset(model)
     folds = read_out_of_fold(model, splits, args.f)
-    names = json.loads((model / "dataset.json").read_text()).get("class_names")
+    description = read_json(model / DATASET_FILE, "Description of the model's dataset", CheckpointError)
+    names = description.get("class_names")
+    numbers = {p.num_classes for fold in folds for p in fold.predictions.values() if p.num_classes is not None}
+    for number in numbers:
+        names = check_class_names(names, number, str(model / DATASET_FILE))
     return TrainedFolds(model, base, folds, labels, names, find_warnings(model, folds, splits))
 
 
@@ -89,21 +89,21 @@ def find_warnings(
     """What to know before believing an estimate: folds that are missing, networks that saw their validation cases."""
     from nnunet_3dct.formats.checkpoint import read_checkpoint
 
-    found = []
+    warnings = []
     present = {fold.fold for fold in folds}
     missing = [fold for fold in range(len(splits)) if fold not in present]
     if missing:
         covered = sum(len(fold.predictions) for fold in folds)
         everything = len({case for split in splits for case in split["val"]})
-        found.append(f"without fold{'s' * (len(missing) > 1)} {listing(missing)}: {covered} of {everything} cases")
+        warnings.append(f"without fold{'s' * (len(missing) > 1)} {listing(missing)}: {covered} of {everything} cases")
     for fold in folds:
         path = fold.folder.parent / "checkpoint_final.pth"
         start: dict[str, Any] = (
             (read_checkpoint(path, mmap=True).get("mt_started_from") or {}) if path.is_file() else {}
         )
         if start and str(start.get("fold")) != str(fold.fold):
-            found.append(
+            warnings.append(
                 f"fold {fold.fold} started from {start['path']} of fold {start.get('fold')}, a network that has seen "
                 "validation cases of this fold if both share their splits: its scores are too good"
             )
-    return found
+    return warnings

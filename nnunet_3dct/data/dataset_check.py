@@ -2,104 +2,136 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from nnunet_3dct.data.dataset_tables import check_dataset_tables, searched_folders
+from nnunet_3dct.data.raw_cases import RawCase, find_raw_cases
 from nnunet_3dct.errors import ClassLabelsError, ImageError, listing
-from nnunet_3dct.formats.class_labels import check_class_labels, find_class_labels, load_class_labels
+from nnunet_3dct.formats.class_labels import check_class_labels, read_labels_in
+from nnunet_3dct.formats.dataset_json import num_channels, read_dataset_json
 from nnunet_3dct.formats.image_files import (
+    Geometry,
     check_case_files,
     check_image_file,
     check_label_fits_image,
-    check_label_values,
+    check_planned_size,
+    read_geometry,
+    unpacked_under_a_compressed_name,
 )
-from nnunet_3dct.upstream import create_lists_from_splitted_dataset_folder, get_filenames_of_train_images_and_targets
+from nnunet_3dct.formats.image_readers import DatasetJson, choose_reader, reader_name
+from nnunet_3dct.formats.label_values import Rounding, check_label_values
 
-REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
-Progress = Callable[..., Iterable[list[str]]]
+Progress = Callable[..., Iterable["CaseCheck"]]
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-    """Files of one case; ``label`` is None where none is expected."""
+class DatasetCheck:
+    """What the check of a raw dataset says.
+
+    Attributes:
+        folder: of the dataset.
+        num_training: cases of ``imagesTr``, or listed in dataset.json.
+        num_held_out: cases of ``imagesVal`` and ``imagesTs``.
+        problems: one text for each, empty when the dataset is sound.
+        notes: what one should know of a dataset and can leave as it is.
+        read: one line for each table that was read: class labels, splits.
+    """
+
+    folder: Path
+    num_training: int
+    num_held_out: int
+    problems: list[str]
+    notes: list[str]
+    read: list[str]
+
+    @property
+    def num_cases(self) -> int:
+        """Number of all cases."""
+        return self.num_training + self.num_held_out
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+
+@dataclass
+class CaseCheck:
+    """What the check of one case says: ``grid`` of its images and ``rounding`` of its label, None where unknown."""
 
     case: str
-    images: tuple[Path, ...]
-    label: Path | None
+    problems: list[str] = field(default_factory=list)
+    grid: Geometry | None = None
+    rounding: Rounding | None = None
+    unpacked: list[str] = field(default_factory=list)
 
 
-def check_raw_dataset(
+def check_dataset(
     folder: Path,
     num_processes: int = 1,
     *,
-    label_folders: Sequence[Path] = (),
+    label_folders: Sequence[Path] | None = None,
     num_classes: int | None = None,
     progress: Progress | None = None,
-) -> list[str]:
-    """Check images, labels and classes of a dataset in nnU-Net's raw layout.
+) -> DatasetCheck:
+    """Check images, labels, classes and splits of a dataset in nnU-Net's raw layout.
 
     ``imagesTr`` with ``labelsTr`` must be there and complete; ``imagesVal`` and ``imagesTs`` are checked
-    where they exist, their labels where the folder of labels exists.
+    where they exist, their labels where the folder of labels exists. Files are read as by the reader that nnU-Net
+    will use.
 
     Args:
         folder: the dataset, with dataset.json in it.
         num_processes: cases checked side by side.
-        label_folders: more places to look for the class labels, after ``folder``.
+        label_folders: where the class labels are looked for before ``folder``; None for the preprocessed dataset of
+            the same name.
         num_classes: number of classes asked for, None to take that of the labels.
         progress: wraps the results case by case, as ``tqdm`` does; called with ``total=``.
 
     Returns:
-        One text for each problem, empty when the dataset is sound.
+        Every problem at once, and notes.
+
+    Examples:
+        >>> from nnunet_3dct import check_dataset
+        >>> result = check_dataset(raw)
+        >>> result.problems
+        []
+        >>> result.ok and result.num_cases == result.num_training + result.num_held_out
+        True
     """
     folder = Path(folder)
-    description, problems = read_description(folder)
+    description, problems = read_dataset_json(folder)
     if description is None:
-        return problems
+        return DatasetCheck(folder, 0, 0, problems, [], [])
     allowed, label_problems = allowed_labels(description)
-    problems += label_problems
+    cases = find_raw_cases(folder, description)
+    reader, reader_problems = _reader(description, cases.training)
+    problems += [*label_problems, *cases.problems, *reader_problems]
 
-    training, training_problems = _training_cases(folder, description)
-    problems += training_problems
-    held_out: list[CaseFiles] = []
-    for part in ("Val", "Ts"):
-        cases, part_problems = _split_cases(folder, part, description["file_ending"])
-        held_out += cases
-        problems += part_problems
+    check = partial(check_case, channels=num_channels(description), allowed=allowed, reader=reader)
+    total = len(cases.training) + len(cases.held_out)
+    results = _map(check, [*cases.training, *cases.held_out], num_processes)
+    checked = list(progress(results, total=total) if progress else results)
+    problems += [problem for result in checked for problem in result.problems]
+    problems += _size_problems(checked, len(cases.training))
 
-    check = partial(check_case, channels=len(description["channel_names"]), allowed=allowed)
-    found = _map(check, [*training, *held_out], num_processes)
-    for case_problems in progress(found, total=len(training) + len(held_out)) if progress else found:
-        problems += case_problems
-
-    names = [case.case for case in training], [case.case for case in held_out]
-    return problems + check_classes([folder, *label_folders], *names, num_classes=num_classes)
-
-
-def read_description(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """Content of dataset.json (None when it is unusable) and what is wrong with it."""
-    path = folder / "dataset.json"
-    if not folder.is_dir():
-        return None, [f"{folder}: expected the folder of a raw dataset, found no such folder."]
-    if not path.is_file():
-        return None, [f"{path}: expected nnU-Net's description of the dataset, found no such file."]
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        return None, [f"{path}: expected JSON, found text that is not ({error})."]
-    missing = [key for key in REQUIRED_KEYS if not isinstance(content, dict) or key not in content]
-    if missing:
-        return None, [f"{path}: expected the keys {listing(REQUIRED_KEYS)}, found no {listing(missing)}. Add them."]
-    return content, []
+    names = [case.case for case in cases.training], [case.case for case in cases.held_out]
+    searched = searched_folders(folder) if label_folders is None else [*label_folders, folder]
+    problems += check_classes(searched, *names, num_classes=num_classes)
+    tables = check_dataset_tables(folder, num_classes)
+    problems += tables.problems
+    notes = [*_notes(checked), *tables.notes]
+    return DatasetCheck(folder, len(cases.training), len(cases.held_out), problems, notes, tables.read)
 
 
-def allowed_labels(description: dict[str, Any]) -> tuple[list[int], list[str]]:
+def allowed_labels(description: DatasetJson) -> tuple[list[int], list[str]]:
     """Voxel values that dataset.json allows, the ignore label among them, as nnU-Net reads them."""
     from nnunet_3dct.upstream import LabelManager
 
@@ -115,25 +147,31 @@ def allowed_labels(description: dict[str, Any]) -> tuple[list[int], list[str]]:
     return allowed, []
 
 
-def check_case(files: CaseFiles, channels: int, allowed: Sequence[int]) -> list[str]:
-    """Problems of one case: its images, its label, and whether the two fit."""
-    problems: list[str] = []
+def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: str | None = None) -> CaseCheck:
+    """Check one case: its images, its label, and whether the two fit.
 
-    def passes(check: Callable[..., None], *args: object) -> bool:
+    Args:
+        files: of the case.
+        channels: number of channels of the dataset.
+        allowed: labels of the dataset; empty to leave out the values of the label.
+        reader: name of nnU-Net's reader of the dataset, None for one that uses ITK.
+    """
+    result = CaseCheck(files.case)
+    try:
+        check_case_files(files.images, channels, files.case, reader=reader, refuse_constant=True)
+        result.grid = read_geometry(files.images[0], reader=reader)
+    except ImageError as error:
+        result.problems.append(str(error))
+    if files.label is not None:
         try:
-            check(*args)
+            check_image_file(files.label, reader=reader)
         except ImageError as error:
-            problems.append(str(error))
-            return False
-        return True
-
-    images_fine = passes(check_case_files, files.images, channels, files.case)
-    if files.label is not None and passes(check_image_file, files.label):
-        if images_fine:
-            passes(check_label_fits_image, files.label, files.images[0], files.case)
-        if allowed:
-            passes(check_label_values, files.label, allowed, files.case)
-    return problems
+            result.problems.append(str(error))
+        else:
+            result.problems += _check_label(files, files.label, allowed, reader, result)
+    present = [path for path in (*files.images, files.label) if path and path.is_file()]
+    result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
+    return result
 
 
 def check_classes(
@@ -145,7 +183,7 @@ def check_classes(
     all must be.
     """
     try:
-        labels = load_class_labels(find_class_labels(folders))
+        labels = read_labels_in(folders)
     except ClassLabelsError as error:
         return [str(error)]
     cases = list(training)
@@ -154,77 +192,75 @@ def check_classes(
     return [f"{labels.source.name}: {problem}" for problem in check_class_labels(labels, cases, num_classes)]
 
 
-def _training_cases(folder: Path, description: dict[str, Any]) -> tuple[list[CaseFiles], list[str]]:
-    if "dataset" not in description:
-        absent = [name for name in ("imagesTr", "labelsTr") if not (folder / name).is_dir()]
-        if absent:
-            return [], [f"{folder}: expected the folders imagesTr and labelsTr, found no {listing(absent)}."]
-    problems = [] if "dataset" in description else _name_problems(folder, "Tr", description["file_ending"])
-    dataset = get_filenames_of_train_images_and_targets(str(folder), description)
-    cases = [
-        CaseFiles(case, tuple(Path(image) for image in files["images"]), Path(files["label"]))
-        for case, files in sorted(dataset.items())
-        if files["images"]  # a misnamed file leaves an identifier without images; it is reported already
-    ]
-    if len(cases) != description["numTraining"]:
-        problems.append(
-            f"dataset.json: numTraining is {description['numTraining']}, found {len(cases)} training cases. "
-            "Add the missing cases or correct the number."
+def _check_label(
+    files: RawCase, label: Path, allowed: Sequence[int], reader: str | None, result: CaseCheck
+) -> Iterator[str]:
+    """Problems of a label that can be read; notes in ``result`` what had to be rounded."""
+    if result.grid is not None:
+        try:
+            check_label_fits_image(label, files.images[0], files.case, reader=reader)
+        except ImageError as error:
+            yield str(error)
+    if not allowed:
+        return
+    try:
+        result.rounding = check_label_values(label, allowed, files.case, reader=reader)
+    except ImageError as error:
+        yield str(error)
+    if result.rounding and result.rounding.below:
+        yield (
+            f"{files.case}: label {label}: {result.rounding.below} voxels lie just below their label, such as "
+            f"{result.rounding.example:.7g}, and nnU-Net's preprocessing cuts them down to the label below. Write the "
+            "volume with whole numbers."
         )
-    return cases, problems
 
 
-def _split_cases(folder: Path, part: str, ending: str) -> tuple[list[CaseFiles], list[str]]:
-    images, labels = folder / f"images{part}", folder / f"labels{part}"
-    if not images.is_dir():
-        return [], []
-    cases = []
-    for files in create_lists_from_splitted_dataset_folder(str(images), ending):
-        if files:
-            case = Path(files[0]).name[: -len("_0000" + ending)]
-            label = labels / f"{case}{ending}" if labels.is_dir() else None
-            cases.append(CaseFiles(case, tuple(Path(file) for file in files), label))
-    return cases, _name_problems(folder, part, ending)
+def _reader(description: DatasetJson, training: Sequence[RawCase]) -> tuple[str | None, list[str]]:
+    """Name of the reader that nnU-Net's planning will take, None where it finds none."""
+    example = next((case.images[0] for case in training if case.images), None)
+    try:
+        return reader_name(choose_reader(description, example)), []
+    except ImageError as error:
+        named = "overwrite_image_reader_writer" in str(error) or example is None
+        return None, [str(error)] if named else []  # a file that no reader opens is reported with its case
 
 
-def _name_problems(folder: Path, part: str, ending: str) -> list[str]:
-    """Files that nnU-Net would overlook or misread because of their names."""
-    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
-    entries = sorted(path.name for path in (folder / f"images{part}").iterdir())
-    # hidden files, and the spacings which nnU-Net keeps beside TIFF volumes
-    images = [name for name in entries if not name.startswith(".") and not name.endswith(".json")]
-    matches = {name: pattern.fullmatch(name) for name in images}
-    problems = []
-    misnamed = [name for name, match in matches.items() if match is None]
-    if misnamed:
-        problems.append(
-            f"images{part}: expected names like <case>_0000{ending}, found also {listing(misnamed)}. "
-            "Rename, convert or remove them."
+def _size_problems(checked: Sequence[CaseCheck], num_training: int) -> Iterator[str]:
+    """Cases too large at the voxel size that nnU-Net would plan, the median of the training cases."""
+    grids = [result.grid for result in checked[:num_training] if result.grid and len(result.grid.size) == 3]
+    if not grids:
+        return
+    target = np.median([grid.spacing for grid in grids], axis=0).tolist()
+    for result in checked:
+        if result.grid and len(result.grid.size) == 3:
+            try:
+                check_planned_size(result.grid.size, result.grid.spacing, target, result.case)
+            except ImageError as error:
+                yield str(error)
+
+
+def _notes(checked: Sequence[CaseCheck]) -> list[str]:
+    notes = []
+    rounded = [(result.case, result.rounding) for result in checked if result.rounding]
+    if rounded:
+        voxels = sum(rounding.voxels for _, rounding in rounded)
+        notes.append(
+            f"{len(rounded)} label volumes hold values that are not quite whole, such as {rounded[0][1].example:.7g} "
+            f"({voxels} voxels in {listing([case for case, _ in rounded], 3)}), mostly from a scaling factor in the "
+            "header. They count as the label that is within 0.01, in evaluation too. nnU-Net's preprocessing compares "
+            "exactly and does not find the structures of these cases when it samples patches with foreground; "
+            "whole numbers in the files are better."
         )
-    channels: dict[str, list[int]] = {}
-    for match in matches.values():
-        if match:
-            channels.setdefault(match[1], []).append(int(match[2]))
-    problems += [
-        f"{case}: expected channel numbers from 0000 without a gap, found "
-        f"{listing([f'{n:04d}' for n in numbers])} in images{part}."
-        for case, numbers in channels.items()
-        if numbers != list(range(len(numbers)))
-    ]
-    labels = folder / f"labels{part}"
-    lonely = [
-        path.name
-        for path in (sorted(labels.iterdir()) if labels.is_dir() else [])
-        if path.name.endswith(ending) and path.name[: -len(ending)] not in channels
-    ]
-    if lonely:
-        problems.append(f"labels{part}: found labels without an image in images{part}: {listing(lonely)}.")
-    return problems
+    unpacked = [name for result in checked for name in result.unpacked]
+    if unpacked:
+        notes.append(
+            f"{len(unpacked)} files named .nii.gz are not compressed: {listing(unpacked, 3)}. ITK, and so nnU-Net's "
+            "SimpleITKIO, reads them; other programs do not."
+        )
+    return notes
 
 
-def _map(
-    check: Callable[[CaseFiles], list[str]], cases: Sequence[CaseFiles], num_processes: int
-) -> Iterator[list[str]]:
+def _map(check: Callable[[RawCase], CaseCheck], cases: Sequence[RawCase], num_processes: int) -> Iterator[CaseCheck]:
     if num_processes <= 1 or len(cases) <= 1:
         yield from map(check, cases)
         return

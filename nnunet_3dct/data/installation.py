@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_3dct.paths import FOLDER_VARIABLES
+
 EXT_TRAINERS = Path(__file__).resolve().parent.parent / "ext_trainers"
 TRAINER_FOLDER = Path("training", "nnUNetTrainer", "variants", "multi_task")
 NNUNET_SERIES = "2.8."
 PROBE_TRAINER = "nnUNetTrainer_CLSHeadSum"
-FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def check_trainer_search() -> Finding:
         with contextlib.redirect_stdout(output):
             trainer = search(PROBE_TRAINER)
     except Exception as error:  # whatever any trainer module raises on import
-        message = f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Mend or remove that module."
+        message = f"expected {PROBE_TRAINER}, found {type(error).__name__}: {error}. Correct or remove that module."
         return Finding(name, False, message)
     if not trainer.__module__.startswith("nnunet_3dct."):
         where = getattr(sys.modules.get(trainer.__module__), "__file__", trainer.__module__)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
-from nnunet_3dct.errors import ClassLabelsError, OutputError
-from nnunet_3dct.formats.atomic import write_json
+from nnunet_3dct.errors import ClassLabelsError, OutputError, SettingsError, listing
+from nnunet_3dct.formats.atomic import read_json, write_json
 from nnunet_3dct.formats.class_labels import UNKNOWN
+from nnunet_3dct.paths import SPLITS_FILE as SPLITS_FILE
+from nnunet_3dct.paths import splits_path
 from nnunet_3dct.upstream import generate_crossval_split
 
-SPLITS_FILE = "splits_final.json"
+PARTS = ("train", "val")
+FOLDS = 5  # that nnU-Net makes by itself
 Splits = list[dict[str, list[str]]]
 
 
@@ -22,8 +26,9 @@ def stratified_splits(
     cases: Sequence[str],
     classes: Mapping[str, int],
     groups: Mapping[str, str] | None = None,
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 12345,
+    dataset: str = "DATASET",
 ) -> Splits:
     """scikit-learn's stratified folds; unknown cases (-1) are spread as a class of their own.
 
@@ -36,16 +41,21 @@ def stratified_splits(
         groups: case -> patient; cases of one patient stay in one fold. Cases without an entry stand alone.
         folds: number of folds.
         seed: of the shuffling; nnU-Net's by default.
+        dataset: name or id, for the message.
 
     Raises:
         ClassLabelsError: fewer cases, or patients, than folds.
     """
     cases = sorted(cases)
-    units = [groups.get(case, f"\0{case}") for case in cases] if groups else list(cases)
-    if not 2 <= folds <= len(set(units)):
+    units = _units(cases, groups or {})
+    most = len(set(units))
+    if not 2 <= folds <= most:
+        number = f"{len(cases)} cases{f' of {most} patients' if groups else ''}"
+        if most < 2:
+            raise ClassLabelsError(f"Splits: expected at least 2 cases of different patients, found {number}.")
         raise ClassLabelsError(
-            f"Splits: expected from 2 to {len(set(units))} folds for {len(cases)} cases"
-            f"{f' of {len(set(units))} patients' if groups else ''}, found {folds}. Ask for another number (-k)."
+            f"Splits: expected from 2 to {most} folds for {number}, found {folds}. Write the splits with fewer folds "
+            f"before training: nnUNet3DCT_splits -d {dataset} -k {min(most, max(folds, 2))}"
         )
     strata = [classes.get(case, UNKNOWN) for case in cases]
     stratified = max(np.unique(strata, return_counts=True)[1]) >= folds
@@ -60,10 +70,20 @@ def stratified_splits(
         parts = list(kind.split(cases, strata, units))
     if any(len(val) == 0 for _, val in parts):
         raise ClassLabelsError(
-            f"Splits: {len(set(units))} patients cannot be spread over {folds} folds, one stays empty. "
-            "Ask for fewer (-k)."
+            f"Splits: {most} patients cannot be spread over {folds} folds, one stays empty. Write the splits with "
+            f"fewer folds: nnUNet3DCT_splits -d {dataset} -k {folds - 1}"
         )
     return [{"train": [cases[i] for i in train], "val": [cases[i] for i in val]} for train, val in parts]
+
+
+def count_patients(cases: Sequence[str], groups: Mapping[str, str]) -> int:
+    """Number of patients whom ``cases`` come from; cases without an entry in ``groups`` stand alone."""
+    return len(set(_units(cases, groups)))
+
+
+def _units(cases: Sequence[str], groups: Mapping[str, str]) -> list[str]:
+    """Patient of each case, or a name of its own."""
+    return [groups.get(case, f"\0{case}") for case in cases]
 
 
 def folds_without_class(splits: Splits, classes: Mapping[str, int], num_classes: int) -> list[str]:
@@ -76,6 +96,118 @@ def folds_without_class(splits: Splits, classes: Mapping[str, int], num_classes:
         for k in range(num_classes)
         if all(classes.get(case, UNKNOWN) != k for case in split[part])
     ]
+
+
+def read_splits(source: Path | str) -> Splits:
+    """Read nnU-Net's ``splits_final.json``.
+
+    Args:
+        source: the file, or the full name of a dataset whose splits are meant.
+
+    Raises:
+        SettingsError: it is missing, or not a list of folds with ``train`` and ``val``.
+    """
+    path = source if isinstance(source, Path) else splits_path(source)
+    if not path.is_file():
+        raise SettingsError(
+            f"{path}: expected the splits of the dataset, found none. nnUNet3DCT_splits writes them, and so does the "
+            "first training."
+        )
+    remedy = "Restore it, or write it anew: nnUNet3DCT_splits --overwrite."
+    content = read_json(path, "Splits", SettingsError, remedy)
+    form = 'a list with {"train": [cases], "val": [cases]} for each fold'
+    if not isinstance(content, list) or not content:
+        raise SettingsError(f"{path}: expected {form}, found {type(content).__name__ if content else 'none'}. {remedy}")
+    for number, fold in enumerate(content):
+        if not isinstance(fold, dict) or not all(_is_list_of_cases(fold.get(part)) for part in PARTS):
+            raise SettingsError(f"{path}: expected {form}, found something else for fold {number}. {remedy}")
+    return content
+
+
+def _is_list_of_cases(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(case, str) for case in value)
+
+
+def check_splits(splits: Splits, cases: Sequence[str], groups: Mapping[str, str] | None = None) -> list[str]:
+    """Compare splits with the cases of the dataset.
+
+    Args:
+        splits: of all folds.
+        cases: identifiers of the training cases.
+        groups: case -> patient.
+
+    Returns:
+        One line for each problem: cases that do not exist, a case twice in a part, cases or patients on both sides of
+        a fold, cases validated in two folds, cases in no fold.
+    """
+    problems = []
+    for number in range(len(splits)):
+        problems += check_fold(splits, number, cases, groups)
+    validated = Counter(case for fold in splits for case in set(fold["val"]))
+    twice = sorted(case for case, times in validated.items() if times > 1)
+    if twice:
+        problems.append(f"cases are validated in more than one fold: {listing(twice)}")
+    return problems + _left_out(splits, cases)
+
+
+def check_fold(splits: Splits, fold: int, cases: Sequence[str], groups: Mapping[str, str] | None = None) -> list[str]:
+    """What of :func:`check_splits` concerns one fold: one line for each problem."""
+    train, val = (set(splits[fold][part]) for part in PARTS)
+    patients = groups or {}
+    of_train, of_val = ({patients[case] for case in part if case in patients} for part in (train - val, val - train))
+    kinds: dict[str, set[str]] = {
+        "names cases that the dataset does not have": set(unknown_cases(splits[fold], cases)),
+        "has cases in training and in validation": train & val,
+        "has patients in training and in validation": of_train & of_val,
+        "lists cases more than once": {c for part in PARTS for c, n in Counter(splits[fold][part]).items() if n > 1},
+    }
+    problems = [f"fold {fold} {what}: {listing(sorted(found))}" for what, found in kinds.items() if found]
+    empty = [name for name, part in (("training", train), ("validation", val)) if not part]
+    return problems + [f"fold {fold} has no {name} case" for name in empty]
+
+
+def _left_out(splits: Splits, cases: Sequence[str]) -> list[str]:
+    """One line if there are cases in no fold."""
+    left_out = sorted(set(cases) - {case for fold in splits for part in PARTS for case in fold[part]})
+    if not left_out:
+        return []
+    return [
+        f"{len(left_out)} cases are in no fold, so none is trained on: {listing(left_out)}. Write the splits anew "
+        "(nnUNet3DCT_splits --overwrite) before the next training"
+    ]
+
+
+def require_fold(
+    path: Path, splits: Splits, fold: int, cases: Sequence[str], groups: Mapping[str, str] | None = None
+) -> list[str]:
+    """Check one fold before a training.
+
+    Args:
+        path: of the splits, for the message.
+        splits, fold: of the training.
+        cases: identifiers of the preprocessed cases.
+        groups: case -> patient.
+
+    Returns:
+        One line for each doubt that does not keep the training from running.
+
+    Raises:
+        SettingsError: the fold names cases that were not preprocessed, or has no case to train on.
+    """
+    strangers = unknown_cases(splits[fold], cases)
+    if strangers:
+        raise SettingsError(
+            f"{path}: fold {fold}: expected preprocessed cases, found also {listing(strangers)}. Preprocess them, or "
+            "write the splits anew: nnUNet3DCT_splits --overwrite."
+        )
+    if not splits[fold]["train"]:
+        raise SettingsError(f"{path}: fold {fold}: expected training cases, found none.")
+    return check_fold(splits, fold, cases, groups) + _left_out(splits, cases)
+
+
+def unknown_cases(fold: Mapping[str, Sequence[str]], cases: Sequence[str]) -> list[str]:
+    """Cases of a fold that the dataset does not have, sorted."""
+    return sorted({case for part in PARTS for case in fold[part]} - set(cases))
 
 
 def write_splits(splits: Splits, path: Path, overwrite: bool = False) -> None:

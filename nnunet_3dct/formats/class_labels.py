@@ -1,19 +1,31 @@
-"""Case-level class labels: ``classification.json`` or a CSV with the header ``Names,Subtype`` (and ``Patient``)."""
+"""Case-level class labels: ``classification.json`` or a CSV with the columns ``Names``, ``Subtype``, ``Patient``.
+
+They lie beside the preprocessed or the raw dataset; :func:`read_dataset_labels` is the one search for them.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunet_3dct.errors import ClassLabelsError, listing
+from nnunet_3dct.formats.class_label_files import (
+    CSV_NAME,
+    JSON_NAME,
+    UNKNOWN,
+    read_csv_beside,
+    read_csv_labels,
+    read_json_labels,
+)
+from nnunet_3dct.formats.text_tables import strip
+from nnunet_3dct.paths import labels_folders
 
-UNKNOWN = -1
-FILE_NAMES = ("classification.json", "classification.csv")
-_IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tif", ".tiff", ".png")
+FILE_NAMES = (JSON_NAME, CSV_NAME)
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -39,8 +51,40 @@ class ClassLabels:
 
     def counts(self, cases: Iterable[str], num_classes: int | None = None) -> list[int]:
         """Number of ``cases`` in each class; unknown and unlisted cases are left out."""
-        found = Counter(self.by_case.get(case, UNKNOWN) for case in cases)
-        return [found[k] for k in range(num_classes or self.num_classes)]
+        number = Counter(self.by_case.get(case, UNKNOWN) for case in cases)
+        return [number[k] for k in range(num_classes or self.num_classes)]
+
+
+def read_dataset_labels(name: str) -> ClassLabels:
+    """The class labels of a dataset: beside the preprocessed, else the raw data.
+
+    Args:
+        name: full name of the dataset, such as ``Dataset001_Pancreas``.
+
+    Raises:
+        ClassLabelsError: there are none, they are malformed, or both folders hold labels that differ.
+    """
+    return read_labels_in(labels_folders(name))
+
+
+def read_labels_in(folders: Sequence[Path]) -> ClassLabels:
+    """The class labels of the first folder that holds any, after a comparison with those of the others.
+
+    Patients are taken from the first file that states them.
+
+    Raises:
+        ClassLabelsError: there are none, they are malformed, or those of two folders differ.
+    """
+    files = [path for folder in dict.fromkeys(map(Path, folders)) if (path := _labels_file(folder))]
+    if not files:
+        return load_class_labels(find_class_labels(folders))  # which says where it looked
+    first, *others = [load_class_labels(path) for path in files]
+    for other in others:
+        _require_same(first.by_case, other.by_case, first.source, other.source, "class")
+        if first.groups and other.groups:
+            _require_same(first.groups, other.groups, first.source, other.source, "patient")
+        first = replace(first, groups=first.groups or other.groups)
+    return first
 
 
 def find_class_labels(dataset_folders: Sequence[Path]) -> Path:
@@ -50,50 +94,38 @@ def find_class_labels(dataset_folders: Sequence[Path]) -> Path:
         ClassLabelsError: none of the folders holds one.
     """
     for folder in dataset_folders:
-        for name in FILE_NAMES:
-            if (Path(folder) / name).is_file():
-                return Path(folder) / name
+        path = _labels_file(Path(folder))
+        if path:
+            return path
     raise ClassLabelsError(
-        "No class labels: expected classification.json (or classification.csv) in one of "
-        f"{listing([str(f) for f in dataset_folders])}; found in none of them. "
+        f"No class labels: expected {JSON_NAME} (or {CSV_NAME}) in one of "
+        f"{listing([str(f) for f in dataset_folders]) or 'nnU-Net folders, of which none is set'}; found none. "
         'Put a file like {"case_0001": 0, "case_0002": 2} beside the raw or the preprocessed dataset.'
     )
+
+
+def _labels_file(folder: Path) -> Path | None:
+    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
 
 
 def load_class_labels(path: Path) -> ClassLabels:
     """Read ``path`` (JSON or CSV).
 
-    Values are integers or integer strings, 0-based, -1 for unknown.
+    Values are integers, also written as ``"1"``, ``1.0`` or ``"1.0"``; 0-based, -1 for unknown. A table may be
+    separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Latin-1.
 
     Raises:
-        ClassLabelsError: the file is missing or malformed; all bad entries are listed in one message.
+        ClassLabelsError: the file is missing or malformed, or a CSV beside the JSON states other classes; all bad
+            entries are listed in one message.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClassLabelsError(f"Class labels {path} cannot be read: {error}. Check the path.") from error
-    groups: dict[str, str] = {}
-    if path.suffix.lower() == ".csv":
-        pairs, groups = _csv_pairs(text, path)
+    if path.suffix.lower() in TABLE_ENDINGS:
+        by_case, groups = read_csv_labels(path)
     else:
-        pairs = _json_pairs(text, path)
-        groups = _groups_beside(path)
-
-    by_case: dict[str, int] = {}
-    problems = []
-    for case, value in pairs:
-        label = _as_label(value)
-        if label is None:
-            problems.append(f"{case}: expected an integer >= 0 (or -1 for unknown), found {value!r}")
-        elif case in by_case:
-            problems.append(f"{case}: listed more than once")
-        else:
-            by_case[case] = label
-    if problems:
-        raise ClassLabelsError(
-            f"Class labels {path} hold {len(problems)} bad entries; correct them:\n  " + "\n  ".join(problems)
-        )
+        by_case = read_json_labels(path)
+        beside, groups = read_csv_beside(path)
+        shared = {case: label for case, label in by_case.items() if case in beside}
+        _require_same(shared, {case: beside[case] for case in shared}, path, path.with_suffix(".csv"), "class")
     if not by_case:
         raise ClassLabelsError(f"Class labels {path}: expected at least one case, found none.")
     return ClassLabels(by_case, path, groups)
@@ -111,19 +143,17 @@ def check_class_labels(labels: ClassLabels, cases: Sequence[str], num_classes: i
         One line for each problem, empty when all is well.
     """
     problems = [
-        f"{case}: has no label; add it, or set it to -1 to train its segmentation only"
-        for case in sorted(cases)
-        if case not in labels.by_case
+        f"{case}: has no label; {_advice(case, labels.by_case)}" for case in sorted(cases) if case not in labels.by_case
     ]
-    found = labels.num_classes
-    if found < 2 and (num_classes is None or num_classes < 2):
+    number = labels.num_classes
+    if number < 2 and (num_classes is None or num_classes < 2):
         problems.append(f"expected at least 2 classes, found the labels {sorted(set(labels.by_case.values()))}")
     if num_classes is None:
         present = set(labels.by_case.values())
         problems += [
-            f"class {k} has no case although class {found - 1} exists; labels are 0-based "
+            f"class {k} has no case although class {number - 1} exists; labels are 0-based "
             "(set NNUNETV2_MT_NUM_CLS if this is meant)"
-            for k in range(found)
+            for k in range(number)
             if k not in present
         ]
     else:
@@ -132,10 +162,10 @@ def check_class_labels(labels: ClassLabels, cases: Sequence[str], num_classes: i
             for case, label in sorted(labels.by_case.items())
             if label >= num_classes
         ]
-        if found < num_classes:
+        if number < num_classes:
             problems.append(
-                f"NNUNETV2_MT_NUM_CLS={num_classes} but the labels hold only the classes 0 to {found - 1}; "
-                f"set it to {found} or add the missing cases"
+                f"NNUNETV2_MT_NUM_CLS={num_classes} but the labels hold only the classes 0 to {number - 1}; "
+                f"set it to {number} or add the missing cases"
             )
     return problems
 
@@ -150,50 +180,56 @@ def require_class_labels(labels: ClassLabels, cases: Sequence[str], num_classes:
         )
 
 
-def _as_label(value: object) -> int | None:
-    if isinstance(value, str):
-        digits = value.strip()
-        value = int(digits) if digits.lstrip("-").isdecimal() and digits.count("-") <= 1 else None
-    if isinstance(value, bool) or not isinstance(value, int) or value < UNKNOWN:
+def check_class_names(names: object, num_classes: int, source: str) -> list[str] | None:
+    """Names of the classes 0, 1, ... as ``dataset.json`` (``class_names``) or a checkpoint states them.
+
+    Args:
+        names: what stands there; None for no names.
+        num_classes: number of classes that need a name.
+        source: where the names stand, for the message.
+
+    Returns:
+        The names, None if there are none.
+
+    Raises:
+        ClassLabelsError: they are not a list of distinct texts, or of another number than the classes.
+    """
+    if names is None:
         return None
-    return value
-
-
-def _json_pairs(text: str, path: Path) -> list[tuple[str, object]]:
-    try:
-        content = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise ClassLabelsError(f"Class labels {path} are not valid JSON: {error}.") from error
-    if not text.lstrip().startswith("{"):
+    form = f'{source}: class_names: expected a list of {num_classes} different names like ["solid", "cystic"]'
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and strip(name) for name in names):
+        raise ClassLabelsError(f"{form}, found {json.dumps(names, default=str)}. Correct or remove the key.")
+    if len(names) != len({strip(name) for name in names}):
+        raise ClassLabelsError(f"{form}, found {listing(names)}. Give each class its own name.")
+    if len(names) != num_classes:
         raise ClassLabelsError(
-            f'Class labels {path}: expected an object like {{"case_0001": 0}}, found {type(content).__name__}.'
+            f"{source}: class_names: expected {num_classes} names, since the classes are 0 to {num_classes - 1}, "
+            f"found {len(names)}: {listing(names)}. Name every class, or remove the key."
         )
-    return [(_case_name(case), value) for case, value in content]
+    return list(names)
 
 
-def _csv_pairs(text: str, path: Path) -> tuple[list[tuple[str, object]], dict[str, str]]:
-    reader = csv.DictReader(text.splitlines())
-    header = list(reader.fieldnames or [])
-    if not {"Names", "Subtype"} <= set(header):
-        raise ClassLabelsError(f"Class labels {path}: expected the header Names,Subtype, found {','.join(header)}.")
-    rows = [(_case_name(row["Names"] or ""), row) for row in reader]
-    groups = {case: row["Patient"].strip() for case, row in rows if (row.get("Patient") or "").strip()}
-    return [(case, row["Subtype"] or "") for case, row in rows], groups
+def _require_same(
+    first: Mapping[str, object], other: Mapping[str, object], first_file: Path, other_file: Path, what: str
+) -> None:
+    """Refuse two tables that contradict each other, since commands would not agree on which one is meant."""
+    differences = [
+        f"{case}: {what} {first.get(case, 'not listed')} in the first, {other.get(case, 'not listed')} in the second"
+        for case in sorted({*first, *other})
+        if first.get(case) != other.get(case)
+    ]
+    if differences:
+        shown = "\n  ".join([*differences[:10], *([f"and {len(differences) - 10} more"] if differences[10:] else [])])
+        raise ClassLabelsError(
+            f"Two files of class labels differ: {first_file} and {other_file}. Expected the same content, found "
+            f"{len(differences)} cases that differ. Delete the file that is out of date, or copy the right one over "
+            f"it:\n  {shown}"
+        )
 
 
-def _groups_beside(path: Path) -> dict[str, str]:
-    """Patients from a ``classification.csv`` beside a JSON that holds the classes."""
-    beside = path.with_suffix(".csv")
-    if not beside.is_file():
-        return {}
-    text = beside.read_text(encoding="utf-8-sig", errors="replace")
-    if "Patient" not in text.partition("\n")[0]:
-        return {}
-    return _csv_pairs(text, beside)[1]
-
-
-def _case_name(name: str) -> str:
-    for ending in _IMAGE_ENDINGS:
-        if name.endswith(ending):
-            return name[: -len(ending)]
-    return name
+def _advice(case: str, listed: Mapping[str, int]) -> str:
+    numbered = re.compile(re.escape(case) + r"_\d{4}")
+    alike = [name for name in listed if name.casefold() == case.casefold() or numbered.fullmatch(name)]
+    if alike:
+        return f"the labels list {listing(alike, 3)} instead; write the name as in labelsTr, without channel number"
+    return "add it, or set it to -1 to train its segmentation only"

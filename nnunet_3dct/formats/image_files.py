@@ -10,132 +10,182 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-import nibabel as nib
 import numpy as np
 import SimpleITK
 
 from nnunet_3dct.errors import ImageError, listing
+from nnunet_3dct.formats.file_kinds import DAMAGED, PACKED, PACKED_NIFTI, PLAIN_NIFTI, is_gzip, what_is
+from nnunet_3dct.formats.geometry import (
+    AGAIN,
+    NIFTI,
+    Geometry,
+    attempt,
+    check_planned_size,
+    check_spacing,
+    geometry_differences,
+    image_geometry,
+    read_geometry,
+)
+from nnunet_3dct.formats.image_readers import Reader, reader_name, reads_with_nibabel
+from nnunet_3dct.formats.nifti_header import has_one_value, open_nifti, read_nifti_header, stored_values
+
+__all__ = [
+    "Geometry",
+    "check_case_content",
+    "check_case_files",
+    "check_file_kind",
+    "check_finite",
+    "check_image_file",
+    "check_label_fits_image",
+    "check_planned_size",
+    "check_spacing",
+    "check_stream",
+    "geometry_differences",
+    "image_geometry",
+    "is_constant",
+    "read_geometry",
+    "unpacked_under_a_compressed_name",
+]
 
 _CHUNK = 1 << 20
 _GIPL_HEADER = 256
-_AGAIN = "Copy, download or convert it again"
-_FLOAT_PIXELS = (
-    SimpleITK.sitkFloat32,
-    SimpleITK.sitkFloat64,
-    SimpleITK.sitkVectorFloat32,
-    SimpleITK.sitkVectorFloat64,
-)
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Grid of a volume in SimpleITK's order (x, y, z): ``size`` in voxels, ``spacing`` and ``origin`` in mm,
-    ``direction`` as the cosines row by row; ``channels`` and ``floating`` describe the voxels."""
-
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
-    channels: int
-    floating: bool
-
-
-def check_image_file(path: Path) -> None:
+def check_image_file(path: Path, *, reader: Reader | None = None) -> None:
     """Make sure that ``path`` is a whole, readable image file.
 
     NIfTI and GIPL files are compared with the length that their header asks for (``.nii.gz`` is decompressed
     to its end in small pieces); other formats are read once, since their readers refuse missing data
     themselves. One gap remains: a truncated multi-page TIFF reads as a volume with fewer slices.
 
+    Args:
+        path: of an image or label volume.
+        reader: that nnU-Net uses for it, by name or class; None for one that uses ITK.
+
     Raises:
-        ImageError: the file is missing, empty, truncated, damaged or holds no voxels.
+        ImageError: the file is missing, empty, truncated, damaged, holds no voxels, or is something else than its
+            name says; the message says what it is.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}.")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: expected an image, found a file of 0 bytes. {_AGAIN}.")
+    check_file_kind(path, reader=reader)
     name = path.name.lower()
-    if name.endswith(".nii.gz"):
-        needed = _nifti_bytes(path)
-        found, end = _stream_bytes(path)
-        if end or found < needed:
-            raise _truncated(path, needed, f"{found} after decompression{end}")
-    elif name.endswith((".nii", ".gipl")):
-        needed = _nifti_bytes(path) if name.endswith(".nii") else _gipl_bytes(path)
+    if name.endswith(NIFTI):
+        needed = read_nifti_header(path).num_bytes
+        if is_gzip(path):
+            check_stream(path, needed)
+        elif path.stat().st_size < needed:
+            raise _truncated(path, needed, str(path.stat().st_size))
+    elif name.endswith(".gipl"):
+        needed = _gipl_bytes(path)
         if path.stat().st_size < needed:
             raise _truncated(path, needed, str(path.stat().st_size))
     else:
         _read(path)
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Grid of ``path`` from its header alone.
+def check_file_kind(path: Path, *, reader: Reader | None = None) -> None:
+    """The part of :func:`check_image_file` that reads no more than the first bytes of the file."""
+    if not path.is_file():
+        raise ImageError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'nothing'}.")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: expected an image, found a file of 0 bytes. {AGAIN}.")
+    if path.name.lower().endswith(NIFTI):
+        _check_twin(path, reader)
+        _check_nifti_kind(path, reader)
+
+
+def check_stream(path: Path, needed: int, output: BinaryIO | None = None) -> None:
+    """Decompress a gzip file to its end in small pieces, into ``output`` if given.
 
     Raises:
-        ImageError: SimpleITK cannot read the header, for instance because its axes are sheared.
+        ImageError: the stream is damaged or shorter than ``needed`` bytes.
     """
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    _attempt(reader.ReadImageInformation, path)
-    return image_geometry(reader)
+    length, end = 0, ""
+    try:
+        with open_nifti(path) as stream:
+            while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # read() would drop what precedes a break
+                length += len(chunk)
+                if output is not None:
+                    output.write(chunk)
+    except EOFError:
+        end = ", where the gzip stream breaks off"
+    except (gzip.BadGzipFile, zlib.error) as error:
+        end = f", where the gzip stream is damaged ({error})"
+    if end or length < needed:
+        raise _truncated(path, needed, f"{length} after decompression{end}")
 
 
-def image_geometry(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> Geometry:
-    """Grid of an image in memory, or of a file whose header was read."""
-    size = image.GetSize()
-    if isinstance(image, SimpleITK.Image):
-        components = image.GetNumberOfComponentsPerPixel()
-    else:
-        components = image.GetNumberOfComponents()
-    # a fourth axis holds channels, as nnU-Net's SimpleITKIO takes it
-    return Geometry(
-        size=size,
-        spacing=image.GetSpacing(),
-        origin=image.GetOrigin(),
-        direction=image.GetDirection(),
-        channels=components * (size[3] if len(size) == 4 else 1),
-        floating=image.GetPixelID() in _FLOAT_PIXELS,
-    )
+def unpacked_under_a_compressed_name(path: Path) -> bool:
+    """Whether a ``.nii.gz`` is a plain NIfTI file, as browsers and some servers leave.
+
+    ITK reads such a file, nibabel does not.
+    """
+    return path.name.lower().endswith(".nii.gz") and what_is(path) == PLAIN_NIFTI
 
 
-def check_case_files(files: Sequence[Path], expected_channels: int, case: str, *, read_voxels: bool = True) -> None:
-    """Check the images of one case: files whole, channels complete, all on one grid, all values finite.
+def check_case_files(
+    files: Sequence[Path],
+    expected_channels: int,
+    case: str,
+    *,
+    reader: Reader | None = None,
+    read_voxels: bool = True,
+    refuse_constant: bool = False,
+) -> None:
+    """Check the images of one case: files whole, channels complete, all on one grid, voxel sizes and values sound.
 
     Args:
         files: one file a channel, in order (an RGB picture counts as three channels).
         expected_channels: number of ``channel_names`` in dataset.json.
         case: the identifier for messages.
+        reader: that plans or dataset.json name, by name or class; None for one that uses ITK.
         read_voxels: look for NaN and infinity too, where voxels are stored as floating point.
+        refuse_constant: with ``read_voxels``, an image whose voxels are all equal is a problem.
 
     Raises:
         ImageError: at the first problem.
     """
+    files = [Path(path) for path in files]
     for path in files:
-        check_image_file(path)
-    grids = [read_geometry(path) for path in files]
-    found = sum(grid.channels for grid in grids)
-    if found != expected_channels:
-        names = f" ({listing([Path(f).name for f in files])})" if files else ""
+        check_image_file(path, reader=reader)
+    check_case_content(
+        files, expected_channels, case, reader=reader, read_voxels=read_voxels, refuse_constant=refuse_constant
+    )
+
+
+def check_case_content(
+    files: Sequence[Path],
+    expected_channels: int,
+    case: str,
+    *,
+    reader: Reader | None = None,
+    read_voxels: bool = True,
+    refuse_constant: bool = False,
+) -> None:
+    """What :func:`check_case_files` checks of files that are known to be whole."""
+    grids = [read_geometry(path, reader=reader) for path in files]
+    channels = sum(grid.channels for grid in grids)
+    if channels != expected_channels:
+        names = f" ({listing([path.name for path in files])})" if files else ""
         raise ImageError(
-            f"{case}: expected {expected_channels} channel(s), found {found}{names}. "
+            f"{case}: expected {expected_channels} channel(s), found {channels}{names}. "
             "Give one file a channel, named <case>_0000, <case>_0001, ... as dataset.json counts them."
         )
-    for path, grid in zip(files[1:], grids[1:], strict=True):
+    for path, grid in zip(files, grids, strict=True):
+        check_spacing(grid, case, path)
         differences = geometry_differences(grid, grids[0])
         if differences:
             raise ImageError(
-                f"{case}: the channels lie on different grids; {Path(path).name} against "
-                f"{Path(files[0]).name}: {'; '.join(differences)}. Resample them to one grid."
+                f"{case}: the channels lie on different grids; {path.name} against "
+                f"{files[0].name}: {'; '.join(differences)}. Resample them to one grid."
             )
     if read_voxels:
         for path, grid in zip(files, grids, strict=True):
-            if grid.floating:
-                check_finite(_stored_values(path), f"{case} ({Path(path).name})")
+            _check_voxels(path, grid, f"{case} ({path.name})", refuse_constant)
 
 
 def check_finite(array: np.ndarray, name: str) -> None:
@@ -154,9 +204,22 @@ def check_finite(array: np.ndarray, name: str) -> None:
             )
 
 
-def check_label_fits_image(label: Path, image: Path, case: str) -> None:
+def is_constant(array: np.ndarray) -> bool:
+    """Whether all values of ``array`` (any shape) are equal: an image without content, as a failed export of zeros.
+
+    A single voxel is not called constant.
+
+    Examples:
+        >>> import numpy as np
+        >>> is_constant(np.zeros((2, 3, 3))), is_constant(np.eye(3))
+        (True, False)
+    """
+    return array.size > 1 and bool(array.min() == array.max())
+
+
+def check_label_fits_image(label: Path, image: Path, case: str, *, reader: Reader | None = None) -> None:
     """Raise ImageError when the label volume does not lie on the image's grid (headers only are read)."""
-    differences = geometry_differences(read_geometry(label), read_geometry(image))
+    differences = geometry_differences(read_geometry(label, reader=reader), read_geometry(image, reader=reader))
     if differences:
         raise ImageError(
             f"{case}: label {label} does not fit image {Path(image).name}: {'; '.join(differences)}. "
@@ -165,98 +228,59 @@ def check_label_fits_image(label: Path, image: Path, case: str) -> None:
         )
 
 
-def check_label_values(label: Path, allowed: Iterable[int], case: str) -> None:
-    """Raise ImageError when the label volume holds a value that is not in ``allowed``."""
-    allowed = sorted(allowed)
-    values = SimpleITK.GetArrayFromImage(_read(label))
-    strange, counts = np.unique(values[~np.isin(values, allowed)], return_counts=True)
-    if strange.size:
-        found = [f"{value} ({count} voxels)" for value, count in zip(strange.tolist(), counts, strict=True)]
+def _check_twin(path: Path, reader: Reader | None) -> None:
+    """Refuse ``a.nii.gz`` beside ``a.nii``, from which ITK takes the voxels, even where that is a folder."""
+    twin = path.with_name(path.name[: -len(".gz")])
+    if path.name.lower().endswith(".gz") and twin.exists() and not reads_with_nibabel(reader):
         raise ImageError(
-            f"{case}: label {label}: expected the values {allowed} of dataset.json, found also "
-            f"{listing(found)}. Correct the volume or add the label to dataset.json."
+            f"{path}: expected one file for this image, found {twin.name} beside it, which ITK would open in its "
+            "place. Keep the right one of them and move the other to another folder."
         )
 
 
-def geometry_differences(found: Geometry, expected: Geometry) -> list[str]:
-    """What keeps two volumes from sharing a grid, one text each; empty when they agree.
-
-    Tolerances: spacing 0.1 %, origin a tenth of the smallest voxel edge, direction cosines 0.001. They lie
-    above the rounding of a NIfTI header, which keeps single precision.
-    """
-    if found.size != expected.size:
-        return [f"size (x, y, z) expected {expected.size}, found {found.size}"]
-    comparisons = (
-        ("spacing in mm", found.spacing, expected.spacing, 1e-3, 0.0),
-        ("origin in mm", found.origin, expected.origin, 0.0, 0.1 * min(expected.spacing)),
-        ("direction", found.direction, expected.direction, 0.0, 1e-3),
+def _check_nifti_kind(path: Path, reader: Reader | None) -> None:
+    """Refuse what is no NIfTI file, or compressed otherwise than its name and the reader allow."""
+    kind, compressed_name = what_is(path), path.name.lower().endswith(".gz")
+    if kind == PLAIN_NIFTI and compressed_name and reads_with_nibabel(reader):
+        remedy = f"{reader_name(reader or '')} does not read it under this name: name it .nii, or compress it by gzip"
+    elif kind == PACKED_NIFTI and not compressed_name:
+        remedy = "Name it .nii.gz, or decompress it"
+    elif kind in (None, PLAIN_NIFTI, PACKED_NIFTI, PACKED, DAMAGED):
+        return  # its header says more
+    else:
+        remedy = "Replace it by the image"
+    raise ImageError(
+        f"{path}: expected a NIfTI image{' compressed by gzip' * compressed_name}, found {kind}. {remedy}."
     )
-    return [
-        f"{name} expected {_rounded(theirs)}, found {_rounded(ours)}"
-        for name, ours, theirs, rtol, atol in comparisons
-        if not np.allclose(ours, theirs, rtol=rtol, atol=atol)
-    ]
 
 
-def _rounded(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value + 0.0:.6g}" for value in values) + ")"
+def _check_voxels(path: Path, grid: Geometry, name: str, refuse_constant: bool) -> None:
+    nifti = path.name.lower().endswith(NIFTI)
+    values = None
+    if grid.floating or (refuse_constant and not nifti):
+        values = stored_values(path) if nifti else SimpleITK.GetArrayFromImage(_read(path))
+        check_finite(values, name)
+    if refuse_constant and (is_constant(values) if values is not None else has_one_value(path)):
+        raise ImageError(
+            f"{name}: expected an image, found one and the same value in every voxel. Export the image again, or "
+            "remove the case."
+        )
 
 
-def _truncated(path: Path, needed: int, found: str) -> ImageError:
+def _truncated(path: Path, needed: int, length: str) -> ImageError:
     return ImageError(
-        f"{path}: truncated or damaged; its header asks for {needed} bytes, found {found}. {_AGAIN}; "
+        f"{path}: truncated or damaged; its header asks for {needed} bytes, found {length}. {AGAIN}; "
         "a full disk or an interrupted transfer leaves such a file."
     )
-
-
-def _nifti_bytes(path: Path) -> int:
-    """Bytes of header and voxels that the NIfTI header asks for."""
-    try:
-        voxels = nib.load(path).dataobj  # type: ignore[attr-defined]
-    except Exception as error:  # nibabel raises many types for a broken header
-        message = f"{path}: truncated, damaged or no NIfTI image; its header cannot be read ({error}). {_AGAIN}."
-        raise ImageError(message) from error
-    if math.prod(voxels.shape) == 0:
-        raise ImageError(f"{path}: expected an image, found a header with shape {voxels.shape}, without voxels.")
-    return int(voxels.offset) + math.prod(voxels.shape) * int(voxels.dtype.itemsize)
 
 
 def _gipl_bytes(path: Path) -> int:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
-    _attempt(reader.ReadImageInformation, path)
+    attempt(reader.ReadImageInformation, path)
     itemsize = SimpleITK.GetArrayFromImage(SimpleITK.Image([1, 1], reader.GetPixelID())).dtype.itemsize
-    return _GIPL_HEADER + math.prod(reader.GetSize()) * itemsize
-
-
-def _stream_bytes(path: Path) -> tuple[int, str]:
-    """Decompressed length of a gzip file and, if its end was not reached, how the stream stops."""
-    total = 0
-    try:
-        with gzip.open(path) as stream:
-            while chunk := stream.read1(_CHUNK):  # read() would drop what precedes a break
-                total += len(chunk)
-    except EOFError:
-        return total, ", where the gzip stream breaks off"
-    except (gzip.BadGzipFile, zlib.error) as error:
-        return total, f", where the gzip stream is damaged ({error})"
-    return total, ""
-
-
-def _stored_values(path: Path) -> np.ndarray:
-    """Voxels before rescaling, with NaN and infinity as they stand in the file."""
-    if Path(path).name.lower().endswith((".nii", ".nii.gz")):
-        return nib.load(path).dataobj.get_unscaled()  # type: ignore[attr-defined]
-    return SimpleITK.GetArrayFromImage(_read(path))
+    return _GIPL_HEADER + int(math.prod(reader.GetSize()) * itemsize)
 
 
 def _read(path: Path) -> SimpleITK.Image:
-    return _attempt(lambda: SimpleITK.ReadImage(str(path)), path)
-
-
-def _attempt(read: Callable[[], SimpleITK.Image], path: Path) -> SimpleITK.Image:
-    try:
-        return read()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ImageError(f"{path}: cannot be read as an image: {reason}. {_AGAIN}.") from error
+    return attempt(lambda: SimpleITK.ReadImage(str(path)), path)

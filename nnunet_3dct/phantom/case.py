@@ -11,6 +11,7 @@ from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.phantom.anatomy import FAT_HU, Anatomy, gland_path, place_organs, place_vessels
 from nnunet_3dct.phantom.fields import Lattice, Triple, blur_z, ellipsoid, occupancy, random_field, tube, without_crumbs
 from nnunet_3dct.phantom.lesion import LOOKS, RADIUS_MM, LesionSite, draw_lesion, lesion_box
+from nnunet_3dct.runtime import check_choice
 
 _KNOT_MM = 3.0
 
@@ -46,10 +47,9 @@ def make_case(rng: np.random.Generator, subtype: int, difficulty: str) -> Phanto
     Raises:
         SettingsError: If subtype or difficulty is unknown.
     """
-    if difficulty not in LOOKS:
-        raise SettingsError(f"difficulty: expected one of {', '.join(LOOKS)}, got {difficulty!r}")
+    check_choice("difficulty", difficulty, LOOKS)
     if subtype not in (0, 1, 2):
-        raise SettingsError(f"subtype: expected 0, 1 or 2, got {subtype!r}")
+        raise SettingsError(f"subtype: expected 0, 1 or 2, found {subtype!r}.")
     body_rng, lesion_rng, scan_rng = rng.spawn(3)
 
     lattice = draw_grid(body_rng)
@@ -93,8 +93,8 @@ def draw_site(body: Anatomy, path: np.ndarray) -> LesionSite:
     target = anchor[:3] + outward / np.linalg.norm(outward) * rng.uniform(0, 0.7) * anchor[3]
     squared = sum((p - t) ** 2 for p, t in zip(body.position, target, strict=True))
     nearest = np.unravel_index(np.argmin(squared), squared.shape)
-    found = [float(p.ravel()[i]) for p, i in zip(body.true_position, nearest, strict=True)]
-    centre = np.array(found) + rng.uniform(-_KNOT_MM / 2, _KNOT_MM / 2, 3)
+    knot = [float(p.ravel()[i]) for p, i in zip(body.true_position, nearest, strict=True)]
+    centre = np.array(knot) + rng.uniform(-_KNOT_MM / 2, _KNOT_MM / 2, 3)
     room = np.array(lattice.shape) * lattice.spacing_mm / 2 - 1.3 * axes - 1
     return LesionSite(np.clip(centre, -room, room).tolist(), axes.tolist(), radius)
 

@@ -5,24 +5,24 @@ All shapes are defined in mm, so that the varying voxel size matters. Nothing he
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from tqdm import tqdm
 
-from nnunet_3dct.errors import SettingsError
-from nnunet_3dct.phantom.case import PhantomCase, make_case
+from nnunet_3dct.errors import ImageError, OutputError, SettingsError
+from nnunet_3dct.formats.atomic import write_json
+from nnunet_3dct.formats.image_files import check_image_file
+from nnunet_3dct.phantom.case import make_case
 from nnunet_3dct.phantom.lesion import LOOKS
-
-__all__ = ["CLASS_RATIO", "PhantomCase", "draw_subtypes", "make_case", "write_dataset"]
+from nnunet_3dct.runtime import check_choice
 
 CLASS_RATIO = (62, 106, 84)
 SPLITS = {"Tr": "case", "Val": "val"}
@@ -60,76 +60,106 @@ def _write_case(job: _Job) -> None:
         image = sitk.GetImageFromArray(array)
         image.SetSpacing(case.spacing_mm[::-1])
         image.SetOrigin(origin)
-        sitk.WriteImage(image, str(Path(job.folder, name)), useCompression=True, compressionLevel=1)
+        path = Path(job.folder, name)
+        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+        try:
+            check_image_file(path)  # SimpleITK is silent about a full disk
+        except ImageError as error:
+            raise OutputError(f"{path.name} was not written whole: {error} Check the free space.") from error
 
 
-def write_dataset(
+def write_phantom(
     folder: str | os.PathLike[str],
-    n_train: int,
-    n_val: int,
+    *,
+    cases: int = 60,
+    val: int = 12,
     seed: int = 0,
     difficulty: str = "easy",
     num_processes: int = 1,
     overwrite: bool = False,
-) -> None:
-    """Write a dataset that nnU-Net can plan, with ``classification.json`` for all its cases.
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Write synthetic CT of a pancreas with lesions of three classes as an nnU-Net raw dataset.
 
-    The same seed gives the same bytes, however many processes are used. The folder appears when all is
-    written, or not at all.
+    Images are int16 in HU, labels 0 background, 1 pancreas, 2 lesion; ``classification.json`` has the class of every
+    case: 0 solid, 1 cystic, 2 hypervascular. The same seed gives the same bytes, however many processes are used. The
+    folder appears when all is written, or not at all.
 
     Args:
-        folder: Dataset folder, such as ``$nnUNet_raw/Dataset001_3DCT``.
-        n_train: Training cases, at least 3 so that every class is there.
-        n_val: Validation cases (``imagesVal``, ``labelsVal``), 0 for none.
-        seed: Any integer from 0.
-        difficulty: See :func:`make_case`.
-        num_processes: Cases drawn at the same time.
-        overwrite: Replace a dataset that is already in ``folder``.
+        folder: of the dataset, such as ``$nnUNet_raw/Dataset001_3DCT``.
+        cases: training cases, at least 3 so that every class is there.
+        val: held-out cases (``imagesVal``, ``labelsVal``), 0 for none.
+        seed: any integer from 0.
+        difficulty: ``easy``, or ``hard`` where no single intensity statistic tells the classes apart.
+        num_processes: cases drawn side by side.
+        overwrite: replace a dataset that is already in ``folder``.
+        progress: called after each case with the number of those written and of all.
+
+    Returns:
+        The folder.
 
     Raises:
-        SettingsError: If a value cannot be used or the folder holds something.
+        SettingsError: a value cannot be used, or the folder holds something.
+        OutputError: a file cannot be written, as on a full disk.
+
+    Examples:
+        >>> import nnunet_3dct
+        >>> folder = nnunet_3dct.write_phantom(tmp / "Dataset001_3DCT", cases=3, val=0)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['classification.json', 'dataset.json', 'imagesTr', 'labelsTr']
+        >>> sorted(path.name for path in (folder / "imagesTr").iterdir())
+        ['case_0000_0000.nii.gz', 'case_0001_0000.nii.gz', 'case_0002_0000.nii.gz']
     """
-    _check_numbers(n_train, n_val, seed, difficulty, num_processes)
+    _check_numbers(cases, val, seed, num_processes)
+    check_choice("difficulty", difficulty, LOOKS)
     target = Path(folder).resolve()
     _check_folder(target, overwrite)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
     try:
-        jobs = _prepare(partial, n_train, n_val, seed, difficulty)
-        for _ in tqdm(_run(jobs, num_processes), total=len(jobs), desc=target.name, unit="case"):
-            pass
+        jobs = _prepare(partial, cases, val, seed, difficulty)
+        for done, _ in enumerate(_run(jobs, num_processes), start=1):
+            if progress is not None:
+                progress(done, len(jobs))
         if target.exists():
             target.rename(replaced)
         partial.rename(target)
         shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error}. Check the path and the free space.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return target
 
 
-def _check_numbers(n_train: int, n_val: int, seed: int, difficulty: str, num_processes: int) -> None:
+def _check_numbers(cases: int, val: int, seed: int, num_processes: int) -> None:
     for name, value, least in (
-        ("training cases", n_train, len(CLASS_RATIO)),
-        ("validation cases", n_val, 0),
+        ("cases", cases, len(CLASS_RATIO)),
+        ("val", val, 0),
         ("seed", seed, 0),
-        ("processes", num_processes, 1),
+        ("num_processes", num_processes, 1),
     ):
         if value < least:
-            raise SettingsError(f"{name}: expected {least} or more, got {value}")
-    if difficulty not in LOOKS:
-        raise SettingsError(f"difficulty: expected one of {', '.join(LOOKS)}, got {difficulty!r}")
+            raise SettingsError(f"{name}: expected {least} or more, found {value}.")
 
 
 def _check_folder(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise SettingsError(f"{target} is a file; name a folder")
+        raise SettingsError(f"{target}: expected a folder, found a file. Choose another path.")
     if not any(target.iterdir()):
         return
     if not overwrite:
-        raise SettingsError(f"{target} is not empty; pass --overwrite to replace the dataset in it")
+        raise SettingsError(
+            f"{target}: expected an empty folder, found files. Choose another one, or use the option overwrite to "
+            "replace the dataset in it."
+        )
     if not (target / "dataset.json").is_file():
-        raise SettingsError(f"{target} holds files but no dataset.json; refusing to replace it, empty it yourself")
+        raise SettingsError(
+            f"{target}: expected a dataset to overwrite, found files but no dataset.json. Empty the folder yourself, "
+            "or choose another one."
+        )
 
 
 def _prepare(folder: Path, n_train: int, n_val: int, seed: int, difficulty: str) -> list[_Job]:
@@ -156,7 +186,7 @@ def _prepare(folder: Path, n_train: int, n_val: int, seed: int, difficulty: str)
         ("dataset.json", dataset),
         ("classification.json", {j.case: j.subtype for j in jobs}),
     ):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        write_json(content, folder / name)
     return jobs
 
 
@@ -166,10 +196,15 @@ def _run(jobs: list[_Job], num_processes: int) -> Iterator[None]:
         yield from map(_write_case, jobs)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(jobs)), mp_context=spawn) as pool:
+    with ProcessPoolExecutor(min(num_processes, len(jobs)), spawn, initializer=_leave_ctrl_c_to_parent) as pool:
         try:
             for done in as_completed([pool.submit(_write_case, job) for job in jobs]):
                 yield done.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    """In a terminal it reaches every process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

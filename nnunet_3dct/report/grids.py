@@ -11,7 +11,7 @@ import SimpleITK
 
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.image_files import check_image_file
-from nnunet_3dct.formats.label_volumes import LABEL_TOLERANCE
+from nnunet_3dct.formats.label_values import whole_labels
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,5 @@ def read_labels(path: Path, case: str, known: Collection[int]) -> OrientedVolume
         ImageError: as :func:`read_oriented`, or a value is none of the ``known`` labels.
     """
     volume = read_oriented(path, case)
-    labels = np.rint(volume.array)
-    strange = np.unique(volume.array[~np.isin(labels, list(known)) | (np.abs(volume.array - labels) > LABEL_TOLERANCE)])
-    if strange.size:
-        raise ImageError(
-            f"Case {case}: expected the labels {sorted(known)} of dataset.json, found also {strange[:5].tolist()} in "
-            f"{path}. Correct the file or give its dataset.json with -djfile."
-        )
+    labels, _ = whole_labels(volume.array, known, f"Case {case}: {path}")
     return OrientedVolume(labels.astype(np.int16), volume.spacing)

@@ -44,7 +44,9 @@ class ClassData(_Base):
         if self.fold != "all" and self.local_rank == 0 and not path.is_file():
             folder = self.preprocessed_dataset_folder
             cases = list(infer_dataset_class(folder).get_identifiers(folder))
-            splits = stratified_splits(cases, self.class_labels.by_case, self.class_labels.groups)
+            splits = stratified_splits(
+                cases, self.class_labels.by_case, self.class_labels.groups, dataset=self.plans_manager.dataset_name
+            )
             write_splits(splits, path, overwrite=True)  # of another fold that started with us: the same splits
             self.print_to_log_file(f"No {SPLITS_FILE} yet: wrote splits stratified by class to {path}.")
         if self.is_ddp:  # whether the file is there or not: every process meets here

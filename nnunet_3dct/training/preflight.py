@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunet_3dct.data.splits import read_splits, require_fold
 from nnunet_3dct.errors import CheckpointError
 from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
-from nnunet_3dct.formats.class_labels import ClassLabels, find_class_labels, load_class_labels, require_class_labels
+from nnunet_3dct.formats.class_labels import ClassLabels, read_dataset_labels, require_class_labels
+from nnunet_3dct.paths import splits_path
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels, infer_dataset_class, nnUNetTrainer
 
@@ -27,25 +27,38 @@ def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str
         ClassLabelsError: lists everything that is wrong.
     """
     plans_manager = PlansManager(plans)
-    folders = [
-        Path(os.environ[variable]) / plans_manager.dataset_name
-        for variable in ("nnUNet_preprocessed", "nnUNet_raw")
-        if os.environ.get(variable)
-    ]
-    labels = load_class_labels(find_class_labels(folders))
+    labels = read_dataset_labels(plans_manager.dataset_name)
     require_class_labels(labels, _cases_of_fold(plans_manager, configuration, fold), settings.num_cls)
     return labels
 
 
 def _cases_of_fold(plans_manager: PlansManager, configuration: str, fold: int | str) -> list[str]:
-    base = Path(os.environ["nnUNet_preprocessed"]) / plans_manager.dataset_name
-    splits_file = base / "splits_final.json"
-    if fold != "all" and splits_file.is_file():
-        splits = json.loads((splits_file).read_text())
+    path = splits_path(plans_manager.dataset_name)
+    if fold != "all" and path.is_file():
+        splits = read_splits(path)
         if int(fold) < len(splits):
             return [*splits[int(fold)]["train"], *splits[int(fold)]["val"]]
-    folder = str(base / plans_manager.get_configuration(configuration).data_identifier)
+    folder = str(path.parent / plans_manager.get_configuration(configuration).data_identifier)
     return list(infer_dataset_class(folder).get_identifiers(folder))
+
+
+def check_splits_of_run(plans: dict[str, Any], configuration: str, fold: int | str) -> list[str]:
+    """Compare the fold with the preprocessed cases; returns one line for each doubt about it.
+
+    Raises:
+        SettingsError: ``splits_final.json`` is malformed, or the fold names cases that were not preprocessed.
+    """
+    plans_manager = PlansManager(plans)
+    path = splits_path(plans_manager.dataset_name)
+    if fold == "all" or not path.is_file():
+        return []
+    splits = read_splits(path)
+    if int(fold) >= len(splits):  # nnU-Net draws a split of its own and says so
+        return []
+    folder = str(path.parent / plans_manager.get_configuration(configuration).data_identifier)
+    cases = [str(case) for case in infer_dataset_class(folder).get_identifiers(folder)]
+    groups = read_dataset_labels(plans_manager.dataset_name).groups
+    return require_fold(path, splits, int(fold), cases, groups)
 
 
 def unet_state(

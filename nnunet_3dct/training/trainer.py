@@ -15,14 +15,17 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.errors import TrainingError, listing
+from nnunet_3dct.formats.calibration import keep_copy
+from nnunet_3dct.formats.class_labels import check_class_names
 from nnunet_3dct.networks.heads import build_head
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.networks.target import TargetLabels
+from nnunet_3dct.paths import SPLITS_FILE
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training.class_data import ClassData
 from nnunet_3dct.training.class_loss import class_loss, class_weights
 from nnunet_3dct.training.class_validation import ClassScore, ClassValidation
-from nnunet_3dct.training.preflight import check_pre_checkpoint, read_class_labels, unet_state
+from nnunet_3dct.training.preflight import check_pre_checkpoint, check_splits_of_run, read_class_labels, unet_state
 from nnunet_3dct.training.progress_log import MultiTaskLogger
 from nnunet_3dct.training.run_state import MultiTaskCheckpoints
 from nnunet_3dct.training.schedule import GroupLRScheduler
@@ -72,8 +75,10 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         device: torch.device = torch.device("cuda"),  # noqa: B008 - upstream's signature
     ) -> None:
         settings = Settings.from_env()
+        self._doubts_about_splits = check_splits_of_run(plans, configuration, fold)
         self.class_labels = read_class_labels(plans, configuration, fold, settings)
         self.num_classes = settings.num_cls or self.class_labels.num_classes
+        check_class_names(dataset_json.get("class_names"), self.num_classes, "dataset.json")
         label_manager = PlansManager(plans).get_label_manager(dataset_json)
         self.target_labels = TargetLabels(label_manager, settings.target_labels)
         class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)  # may raise
@@ -163,7 +168,12 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
         if self._resumed:
             self._check_unchanged()
+        self.print_to_log_file(f"Class labels: {self.class_labels.source}")
+        for doubt in self._doubts_about_splits:
+            self.print_to_log_file(f"WARNING: {SPLITS_FILE}: {doubt}.")
         super().on_train_start()
+        if self.local_rank == 0:
+            keep_copy(Path(self.output_folder_base))  # nnU-Net has written the model's dataset.json anew
 
     def train_step(self, batch: dict) -> dict:
         """One encoder-decoder pass, both losses, one optimiser step."""

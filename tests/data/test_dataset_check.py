@@ -3,18 +3,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nnunet_3dct.cli import check as command
-from nnunet_3dct.data.dataset_check import check_raw_dataset
-from nnunet_3dct.data.installation import Finding
+from nnunet_3dct.data.dataset_check import CaseCheck, check_dataset
 from tests.utils import ct_array, empty, label_array, truncate, with_nan, write_raw_dataset, write_volume
 
 
 def edit_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def problems_of(*args: Any, **options: Any) -> list[str]:
+    return check_dataset(*args, **options).problems
 
 
 def only(problems: list[str]) -> str:
@@ -25,7 +28,7 @@ def only(problems: list[str]) -> str:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sound_dataset_has_no_problems(tmp_path: Path, processes: int) -> None:
     folder = write_raw_dataset(tmp_path / "Dataset001_Test", channels=2, validation=2)
-    assert check_raw_dataset(folder, processes) == []
+    assert problems_of(folder, processes) == []
 
 
 def test_every_problem_is_in_one_report(tmp_path: Path) -> None:
@@ -36,7 +39,7 @@ def test_every_problem_is_in_one_report(tmp_path: Path) -> None:
     write_volume(folder / "labelsTr" / "case_003.nii.gz", label_array() * 3)
     empty(folder / "labelsVal" / "case_005.nii.gz")
     edit_json(folder / "classification.json", case_004="benign")
-    problems = check_raw_dataset(folder)
+    problems = problems_of(folder)
     expected = [
         ("case_000_0000.nii.gz", "truncated"),
         ("case_001: label", "found (9, 8, 6)"),
@@ -54,28 +57,28 @@ def test_processes_report_the_same_in_the_same_order(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path)
     for case in ("case_001", "case_003"):
         write_volume(folder / "labelsTr" / f"{case}.nii.gz", label_array() + 1)
-    assert check_raw_dataset(folder, 2) == check_raw_dataset(folder, 1) != []
+    assert problems_of(folder, 2) == problems_of(folder, 1) != []
 
 
 def test_nan_in_an_image_is_reported(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path)
     write_volume(folder / "imagesTr" / "case_001_0000.nii.gz", with_nan(ct_array()))
-    assert "case_001 (case_001_0000.nii.gz): expected finite" in only(check_raw_dataset(folder))
+    assert "case_001 (case_001_0000.nii.gz): expected finite" in only(problems_of(folder))
 
 
 def test_missing_channel_is_reported_with_its_case(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path, channels=2)
     (folder / "imagesTr" / "case_001_0000.nii.gz").unlink()
-    problems = check_raw_dataset(folder)
-    assert any("case_001: expected channel numbers from 0000" in problem for problem in problems)
-    assert any("case_001: expected 2 channel(s), found 1" in problem for problem in problems)
+    problems = problems_of(folder)
+    assert "imagesTr: case_001: expected channel numbers from 0000 without a gap, found 0001" in problems[0]
+    assert "numTraining is 4, found 3" in problems[1] and len(problems) == 2
 
 
 def test_misnamed_image_is_reported_once_and_by_its_name(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path)
     (folder / "imagesTr" / "case_001_0000.nii.gz").rename(folder / "imagesTr" / "case_001.nii.gz")
-    problems = check_raw_dataset(folder)
-    assert "expected names like <case>_0000.nii.gz, found also case_001.nii.gz" in problems[0]
+    problems = problems_of(folder)
+    assert "imagesTr: case_001.nii.gz: expected a name like <case>_0000.nii.gz" in problems[0]
     assert "labels without an image in imagesTr: case_001.nii.gz" in problems[1]
     assert "numTraining is 4, found 3" in problems[2]
     assert len(problems) == 3
@@ -85,14 +88,14 @@ def test_misnamed_image_is_reported_once_and_by_its_name(tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"labels": {"background": 0, "organ": 1, "lesion": 3}}, "expected consecutive labels"),
-        ({"labels": {"organ": 1}}, "'labels' cannot be used by nnU-Net"),
+        ({"labels": {"organ": 1}}, "labels: cannot be used by nnU-Net"),
         ({"numTraining": 9}, "numTraining is 9, found 4"),
     ],
 )
 def test_bad_entries_of_dataset_json_are_named(tmp_path: Path, changes: dict, message: str) -> None:
     folder = write_raw_dataset(tmp_path)
     edit_json(folder / "dataset.json", **changes)
-    assert any(message in problem for problem in check_raw_dataset(folder))
+    assert any(message in problem for problem in problems_of(folder))
 
 
 def test_ignore_label_is_allowed(tmp_path: Path) -> None:
@@ -100,22 +103,23 @@ def test_ignore_label_is_allowed(tmp_path: Path) -> None:
     labels = {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}
     edit_json(folder / "dataset.json", labels=labels)
     write_volume(folder / "labelsTr" / "case_000.nii.gz", np.full((6, 8, 10), 3, np.uint8))
-    assert check_raw_dataset(folder) == []
+    assert problems_of(folder) == []
 
 
 def test_unusable_dataset_json_ends_the_check(tmp_path: Path) -> None:
-    assert "found no such folder" in only(check_raw_dataset(tmp_path / "nowhere"))
-    assert "found no such file" in only(check_raw_dataset(tmp_path))
+    assert "found no such folder" in only(problems_of(tmp_path / "nowhere"))
+    assert "found no such file" in only(problems_of(tmp_path))
     (tmp_path / "dataset.json").write_text("{'labels'")
-    assert "expected JSON" in only(check_raw_dataset(tmp_path))
+    assert "expected JSON" in only(problems_of(tmp_path))
     (tmp_path / "dataset.json").write_text('{"labels": {}, "numTraining": 0}')
-    assert "found no channel_names, file_ending" in only(check_raw_dataset(tmp_path))
+    keys, labels = problems_of(tmp_path)
+    assert "found no channel_names, file_ending" in keys and "expects background" in labels
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path / "a")
     (folder / "labelsTr").rename(folder / "labels")
-    assert "expected the folders imagesTr and labelsTr, found no labelsTr" in check_raw_dataset(folder)[0]
+    assert "expected the folders imagesTr and labelsTr, found no labelsTr" in problems_of(folder)[0]
 
 
 def test_files_listed_in_dataset_json_are_checked(tmp_path: Path) -> None:
@@ -128,16 +132,16 @@ def test_files_listed_in_dataset_json_are_checked(tmp_path: Path) -> None:
         for n in range(4)
     }
     edit_json(folder / "dataset.json", dataset=listed)
-    assert check_raw_dataset(folder) == []
+    assert problems_of(folder) == []
     (folder / "labelsTr" / "case_002.nii.gz").unlink()
-    assert "case_002.nii.gz: expected an image file, found nothing" in only(check_raw_dataset(folder))
+    assert "case_002.nii.gz: expected an image file, found nothing" in only(problems_of(folder))
 
 
 def test_missing_class_labels_are_reported(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path / "raw")
     (folder / "classification.json").rename(tmp_path / "classification.json")
-    assert "No class labels" in only(check_raw_dataset(folder))
-    assert check_raw_dataset(folder, label_folders=[tmp_path]) == []
+    assert "No class labels" in only(problems_of(folder))
+    assert problems_of(folder, label_folders=[tmp_path]) == []
 
 
 def test_case_without_a_class_is_named(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_case_without_a_class_is_named(tmp_path: Path) -> None:
     classes = json.loads((folder / "classification.json").read_text())
     del classes["case_001"], classes["case_005"]
     (folder / "classification.json").write_text(json.dumps(classes))
-    problems = check_raw_dataset(folder)
+    problems = problems_of(folder)
     assert [problem.split(": ")[1] for problem in problems] == ["case_001", "case_005"]
 
 
@@ -154,92 +158,29 @@ def test_classes_of_validation_cases_may_be_kept_elsewhere(tmp_path: Path) -> No
     classes = json.loads((folder / "classification.json").read_text())
     del classes["case_004"], classes["case_005"]
     (folder / "classification.json").write_text(json.dumps(classes))
-    assert check_raw_dataset(folder) == []
+    assert problems_of(folder) == []
 
 
 def test_unknown_class_and_integer_strings_are_fine(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path)
     edit_json(folder / "classification.json", case_002=-1, case_003="1")
-    assert check_raw_dataset(folder) == []
+    assert problems_of(folder) == []
 
 
 def test_class_beyond_the_number_asked_for_is_named(tmp_path: Path) -> None:
     folder = write_raw_dataset(tmp_path, classes=(0, 1, 2, 1))
-    problem = only(check_raw_dataset(folder, num_classes=2))
+    problem = only(problems_of(folder, num_classes=2))
     assert "case_002: label 2 is out of range" in problem
 
 
 def test_progress_sees_every_case(tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def progress(results: Iterable[list[str]], total: int) -> Iterable[list[str]]:
+    def progress(results: Iterable[CaseCheck], total: int) -> Iterable[CaseCheck]:
         seen.append(total)
         for result in results:
-            seen.append(len(result))
+            seen.append(len(result.problems))
             yield result
 
-    check_raw_dataset(write_raw_dataset(tmp_path, validation=1), progress=progress)
+    problems_of(write_raw_dataset(tmp_path, validation=1), progress=progress)
     assert seen == [5, 0, 0, 0, 0, 0]
-
-
-@pytest.fixture
-def sound_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = [Finding("torch", True, "1.0"), Finding("nnUNet_raw", True, "not set", warning=True)]
-    monkeypatch.setattr("nnunet_3dct.data.installation.check_installation", lambda: findings)
-    monkeypatch.delenv("NNUNETV2_MT_NUM_CLS", raising=False)
-
-
-@pytest.mark.usefixtures("sound_installation")
-class TestCommand:
-    def test_passes_with_exit_code_0(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder = write_raw_dataset(tmp_path / "Dataset001_Test")
-        assert command.main(["-d", str(folder), "-np", "1"]) == 0
-        output = capsys.readouterr().out
-        assert "  ok    torch: 1.0\n  note  nnUNet_raw: not set\n" in output
-        assert "  ok    images, labels and classes" in output
-        assert output.endswith("All checks passed\n")
-
-    @pytest.mark.parametrize("dataset", ["1", "Dataset001_Test"])
-    def test_finds_a_dataset_by_number_and_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
-    ) -> None:
-        write_raw_dataset(tmp_path / "Dataset001_Test")
-        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-        for name in ("nnUNet_preprocessed", "nnUNet_results"):
-            monkeypatch.delenv(name, raising=False)
-        assert command.main(["-d", dataset, "-np", "1"]) == 0
-
-    def test_problems_are_listed_with_exit_code_1(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder = write_raw_dataset(tmp_path)
-        empty(folder / "labelsTr" / "case_001.nii.gz")
-        assert command.main(["-d", str(folder), "-np", "1"]) == 1
-        output = capsys.readouterr().out
-        assert "  FAIL  " in output and "case_001.nii.gz: expected an image, found a file of 0 bytes" in output
-        assert output.endswith("FAILED: 1 problem(s) found\n")
-
-    @pytest.mark.parametrize(
-        ("dataset", "message"), [("7", "ID 7"), ("Dataset007_No", "no such folder"), ("x", "Your input: x")]
-    )
-    def test_unknown_dataset_fails_without_a_traceback(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        dataset: str,
-        message: str,
-    ) -> None:
-        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-        assert command.main(["-d", dataset]) == 1
-        assert message in capsys.readouterr().out
-
-    def test_number_of_classes_comes_from_the_variable(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", "3")
-        assert command.main(["-d", str(write_raw_dataset(tmp_path)), "-np", "1"]) == 1
-        assert "NNUNETV2_MT_NUM_CLS=3 but the labels hold only" in capsys.readouterr().out
-
-    def test_bad_variable_fails(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setenv("NNUNETV2_MT_NUM_CLS", "three")
-        assert command.main([]) == 1
-        assert "NNUNETV2_MT_NUM_CLS: expected an integer" in capsys.readouterr().out

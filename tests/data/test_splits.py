@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +12,19 @@ import numpy as np
 import pytest
 
 from nnunet_3dct.cli import splits as command
-from nnunet_3dct.data.splits import folds_without_class, stratified_splits, write_splits
-from nnunet_3dct.errors import ClassLabelsError, OutputError
+from nnunet_3dct.data.splits import (
+    check_splits,
+    count_patients,
+    folds_without_class,
+    read_splits,
+    require_fold,
+    stratified_splits,
+    write_splits,
+)
+from nnunet_3dct.errors import ClassLabelsError, OutputError, SettingsError
 from nnunet_3dct.formats.class_labels import load_class_labels
 from tests import toy
+from tests.utils import write_class_table
 
 CASES = [f"case_{n:03d}" for n in range(252)]
 CLASSES = dict(zip(CASES, np.random.default_rng(0).permutation([0] * 62 + [1] * 106 + [2] * 84).tolist(), strict=True))
@@ -67,6 +78,65 @@ def test_impossible_number_of_folds_is_refused(folds: int) -> None:
         stratified_splits(CASES[:6], CLASSES, folds=folds)
 
 
+def test_message_names_the_command_that_helps() -> None:
+    with pytest.raises(ClassLabelsError, match=r"2 to 4 folds for 4 cases, found 5\..*nnUNet3DCT_splits -d 7 -k 4$"):
+        stratified_splits(CASES[:4], CLASSES, dataset="7")
+    groups = {case: f"patient {n // 2}" for n, case in enumerate(CASES[:6])}
+    with pytest.raises(ClassLabelsError, match=r"6 cases of 3 patients, found 5\..*-k 3$"):
+        stratified_splits(CASES[:6], CLASSES, groups)
+    with pytest.raises(ClassLabelsError, match="at least 2 cases of different patients, found 1 cases"):
+        stratified_splits(CASES[:1], CLASSES)
+
+
+def test_only_patients_of_cases_in_the_dataset_are_counted() -> None:
+    groups = {case: f"patient {n // 2}" for n, case in enumerate(CASES)}
+    assert count_patients(CASES[:6], groups) == 3
+    assert count_patients([*CASES[:6], "stands alone", "so does this"], groups) == 5
+
+
+def test_splits_are_read_by_path_or_by_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    path = tmp_path / "Dataset001_X" / "splits_final.json"
+    path.parent.mkdir()
+    with pytest.raises(SettingsError, match=r"splits_final\.json: expected the splits.*found none"):
+        read_splits("Dataset001_X")
+    splits = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    write_splits(splits, path)
+    assert read_splits(path) == read_splits("Dataset001_X") == splits
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "null", '[["a"], ["b"]]', '[{"train": ["a"]}]', '[{"train": ["a"], "val": "b"}]',
+     '[{"train": ["a"], "val": [1]}]', '[{"train": ["a"], "val": ["b"]}, null]'],
+)  # fmt: skip
+def test_file_that_holds_no_splits_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "splits_final.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"splits_final\.json.*nnUNet3DCT_splits --overwrite"):
+        read_splits(tmp_path / "splits_final.json")
+
+
+def test_our_own_splits_have_no_fault() -> None:
+    groups = {case: f"patient_{n // 3}" for n, case in enumerate(CASES)}
+    assert check_splits(stratified_splits(CASES, CLASSES, groups), CASES, groups) == []
+
+
+def test_case_validated_in_two_folds_is_named() -> None:
+    splits = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["a"], "val": ["b", "c"]}]
+    assert check_splits(splits, ["a", "b", "c"]) == ["cases are validated in more than one fold: c"]
+
+
+def test_training_is_refused_only_where_it_cannot_run() -> None:
+    path = Path("splits_final.json")
+    splits = [{"train": ["a", "b"], "val": ["b"]}, {"train": ["a", "x"], "val": ["b"]}, {"train": [], "val": ["b"]}]
+    doubts = require_fold(path, splits, 0, ["a", "b", "c"], {"a": "p", "b": "p"})
+    assert "fold 0 has cases in training and in validation: b" in doubts[0] and "in no fold" in doubts[-1]
+    with pytest.raises(SettingsError, match="fold 1: expected preprocessed cases, found also x"):
+        require_fold(path, splits, 1, ["a", "b", "c"])
+    with pytest.raises(SettingsError, match="fold 2: expected training cases, found none"):
+        require_fold(path, splits, 2, ["a", "b", "c"])
+
+
 def test_splits_that_exist_stay_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "splits_final.json"
     write_splits([{"train": ["a"], "val": ["b"]}], path)
@@ -87,18 +157,36 @@ def test_command_writes_where_nnunet_looks_and_shows_the_classes(
     command.main(["-d", str(toy.DATASET_ID), "-k", "3"])
     path = tmp_path / "preprocessed" / toy.DATASET / "splits_final.json"
     assert [sorted(toy.CLASSES[c] for c in split["val"]) for split in json.loads(path.read_text())] == [[0, 1, 2]] * 3
-    assert str(path) in capsys.readouterr().out
+    output = capsys.readouterr().out
+    labels = Path(os.environ["nnUNet_raw"], toy.DATASET, "classification.json")
+    assert f"written to {path}" in output and f"9 cases, classes from {labels}\n" in output
     with pytest.raises(SystemExit) as stopped:
         command.main(["-d", toy.DATASET])
-    assert stopped.value.code == 1 and "--overwrite" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "--overwrite" in capsys.readouterr().err
     command.main(["-d", toy.DATASET, "-k", "2", "--overwrite"])
     assert len(json.loads(path.read_text())) == 2
+
+
+def test_command_counts_patients_of_the_dataset_alone(
+    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(toy_root / "raw", raw)
+    rows = [(case, k, f"patient {n // 2}") for n, (case, k) in enumerate(toy.CLASSES.items())]
+    elsewhere = [(f"other_{n}", n % 3, f"other patient {n}") for n in range(40)]
+    table = raw / toy.DATASET / "classification.csv"
+    write_class_table(table, [*rows, *elsewhere], header=("Names", "Subtype", "Patient"))
+    (raw / toy.DATASET / "classification.json").unlink()
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    command.main(["-d", toy.DATASET, "-k", "3"])
+    assert f"9 cases of 5 patients, classes from {table}\n" in capsys.readouterr().out
 
 
 def test_command_names_a_dataset_that_is_not_there(nnunet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main(["-d", "999"])
-    assert stopped.value.code == 1 and "-d 999" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "Dataset 999" in capsys.readouterr().err
 
 
 def test_trainer_writes_stratified_splits_where_none_exist_and_names_missing_classes(

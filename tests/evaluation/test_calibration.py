@@ -101,7 +101,7 @@ def test_predictions_of_two_networks_in_one_fold_are_refused(folds, capsys):
     made.write_class_file(folds, 1, "case_103", made.probabilities_of("case_103"), head_weights={"1": "others"})
     with pytest.raises(SystemExit) as stopped:
         main(["-d", "42"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert "expected predictions of one network, found those of 2" in capsys.readouterr().err
 
 

@@ -240,7 +240,7 @@ def test_setting_out_of_range_is_refused(folders, options, words):
 
 def test_prediction_on_another_grid_is_named_with_both_values(folders):
     write_volume(folders[1] / "case_1.nii.gz", blobs(1), (0.73, 0.8, 2.5))
-    with pytest.raises(EvaluationError, match=r"case_1.*spacing.*2, 0\.8, 0\.73.*2\.5, 0\.8, 0\.73"):
+    with pytest.raises(EvaluationError, match=r"case_1.*spacing.*0\.73, 0\.8, 2\).*0\.73, 0\.8, 2\.5\)"):
         evaluate_segmentation(*folders)
 
 

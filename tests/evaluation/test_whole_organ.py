@@ -161,8 +161,8 @@ def test_prediction_without_reference_is_named(dataset):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"labels": volume(0)[:, :, :-1]}, ["shape", "(8, 12, 14)", "(8, 12, 13)"]),
-        ({"spacing": (0.73, 0.73, 2.5)}, ["spacing", "(2, 0.73, 0.73)", "(2.5, 0.73, 0.73)"]),
+        ({"labels": volume(0)[:, :, :-1]}, ["size (x, y, z)", "(14, 12, 8)", "(13, 12, 8)"]),
+        ({"spacing": (0.73, 0.73, 2.5)}, ["spacing", "(0.73, 0.73, 2)", "(0.73, 0.73, 2.5)"]),
         ({"origin": (-12.5, 31.0, 7.25)}, ["origin", "(-12.5, 30, 7.25)", "(-12.5, 31, 7.25)"]),
         ({"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}, ["direction", "(1, 0, 0", "(-1, 0, 0"]),
     ],
@@ -175,13 +175,13 @@ def test_prediction_on_another_grid_is_refused_with_both_values(dataset, changes
         assert part in str(caught.value)
 
 
-def test_affine_is_compared_when_the_dataset_uses_nibabel(tmp_path):
+def test_grid_is_compared_when_the_dataset_uses_nibabel(tmp_path):
     dataset = Dataset(tmp_path, overwrite_image_reader_writer="NibabelIO")
     files = (str(folder / "case_0.nii.gz") for folder in (dataset.references, dataset.predictions))
     expected = compute_metrics(*files, NibabelIO(), [(1, 2)])["metrics"][(1, 2)]
     assert dataset.evaluate()["metric_per_case"][0]["metrics"]["whole_pancreas"] == expected
     write_volume(dataset.predictions / "case_0.nii.gz", volume(3), origin=(0.0, 0.0, 0.0))
-    with pytest.raises(EvaluationError, match=r"case_0\.nii\.gz: affine"):
+    with pytest.raises(EvaluationError, match=r"case_0\.nii\.gz: label and prediction differ in origin"):
         dataset.evaluate()
 
 
@@ -228,7 +228,7 @@ def test_labels_with_rounding_noise_count_as_labels_and_are_listed(dataset, caps
         ("[]", "cannot be used"),
         ('{"file_ending": ".nii.gz"}', "expected the key 'labels'"),
         ('{"labels": {"background": 0, "a": 1}}', "expected the key 'file_ending'"),
-        ('{"labels": {"0": "background"}, "file_ending": ".nii.gz"}', "Background label"),
+        ('{"labels": {"0": "background"}, "file_ending": ".nii.gz"}', "the form of nnU-Net v1"),
         ('{"labels": {"background": 0}, "file_ending": ".nii.gz"}', "foreground label"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from nnunet_3dct.cli.phantom import main
-from nnunet_3dct.errors import SettingsError
-from nnunet_3dct.phantom.dataset import PhantomCase, draw_subtypes, make_case, write_dataset
+from nnunet_3dct.errors import OutputError, SettingsError
+from nnunet_3dct.phantom.case import PhantomCase, make_case
+from nnunet_3dct.phantom.dataset import draw_subtypes, write_phantom
 
 FIRST_ORDER = ("mean", "std", "skewness", "volume", "p10", "p25", "p50", "p75", "p90")
 
@@ -82,23 +85,23 @@ def accuracy(features: np.ndarray, subtypes: np.ndarray, *, thresholds: bool) ->
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A written dataset of four training and two validation cases."""
     folder = tmp_path_factory.mktemp("raw") / "Dataset001_3DCT"
-    write_dataset(folder, 4, 2, seed=3, num_processes=1)
+    write_phantom(folder, cases=4, val=2, seed=3, num_processes=1)
     return folder
 
 
 def test_same_seed_gives_same_bytes_whatever_the_number_of_processes(dataset: Path, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "again", 4, 2, seed=3, num_processes=2)
+    write_phantom(tmp_path / "again", cases=4, val=2, seed=3, num_processes=2)
     assert hashes(tmp_path / "again") == hashes(dataset)
 
 
 def test_training_files_depend_on_the_seed_and_not_on_the_number_of_validation_cases(
     dataset: Path, tmp_path: Path
 ) -> None:
-    write_dataset(tmp_path / "no_val", 4, 0, seed=3)
+    write_phantom(tmp_path / "no_val", cases=4, val=0, seed=3)
     assert not (tmp_path / "no_val" / "imagesVal").exists()
     volumes = {name: h for name, h in hashes(tmp_path / "no_val").items() if name.endswith(".nii.gz")}
     assert volumes == {name: h for name, h in hashes(dataset).items() if "Tr/" in name}
-    write_dataset(tmp_path / "other", 3, 0, seed=4)
+    write_phantom(tmp_path / "other", cases=3, val=0, seed=4)
     assert not set(hashes(tmp_path / "other").values()) & set(volumes.values())
 
 
@@ -208,10 +211,10 @@ def test_hard_subtypes_need_more_than_one_intensity_statistic() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cases", "2"], "training cases: expected 3 or more, got 2"),
-        (["--val", "-1"], "validation cases: expected 0 or more, got -1"),
-        (["--seed", "-5"], "seed: expected 0 or more, got -5"),
-        (["-np", "0"], "processes: expected 1 or more, got 0"),
+        (["--cases", "2"], "cases: expected 3 or more, found 2"),
+        (["--val", "-1"], "val: expected 0 or more, found -1"),
+        (["--seed", "-5"], "seed: expected 0 or more, found -5"),
+        (["-np", "0"], "num_processes: expected 1 or more, found 0"),
     ],
 )
 def test_unusable_numbers_are_named(
@@ -225,9 +228,9 @@ def test_unusable_numbers_are_named(
 
 
 def test_unknown_subtype_and_difficulty_are_named() -> None:
-    with pytest.raises(SettingsError, match="subtype: expected 0, 1 or 2, got 3"):
+    with pytest.raises(SettingsError, match="subtype: expected 0, 1 or 2, found 3"):
         make_case(np.random.default_rng(0), 3, "easy")
-    with pytest.raises(SettingsError, match="difficulty: expected one of easy, hard, got 'mean'"):
+    with pytest.raises(SettingsError, match="difficulty: expected easy, hard; found 'mean'"):
         make_case(np.random.default_rng(0), 0, "mean")
 
 
@@ -237,7 +240,7 @@ def test_full_folder_is_left_alone_unless_it_holds_a_dataset_to_overwrite(
     folder = tmp_path / "Dataset001_3DCT"
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
-    for extra, message in (([], "pass --overwrite"), (["--overwrite"], "no dataset.json")):
+    for extra, message in (([], "overwrite"), (["--overwrite"], "no dataset.json")):
         with pytest.raises(SystemExit):
             main(["-o", str(folder), "--cases", "3", "--val", "0", *extra])
         assert message in capsys.readouterr().err
@@ -254,6 +257,30 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError("no space left")
 
     monkeypatch.setattr("nnunet_3dct.phantom.dataset.sitk.WriteImage", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        write_dataset(tmp_path / "d", 3, 0, num_processes=1)
+    with pytest.raises(OutputError, match="no space left"):
+        write_phantom(tmp_path / "d", cases=3, val=0, num_processes=1)
     assert not list(tmp_path.iterdir())
+
+
+FULL_DISK = """
+import resource, sys
+from nnunet_3dct import OutputError, write_phantom
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    write_phantom(sys.argv[1], cases=3, val=0)
+except OutputError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX systems can")
+def test_volume_that_was_cut_off_by_the_system_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "d"], capture_output=True, text=True, check=True)
+    assert "refused: " in done.stdout and "case_0000_0000.nii.gz" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_told_after_each_case(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    write_phantom(tmp_path / "d", cases=3, val=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -38,7 +38,7 @@ def cut(name: str) -> Callable[[Inputs], object]:
         (volume("images", "case_2_0000", image(2), spacing=(0.8, 0.9, 3)), ["case_2", "spacing", "2.5", "3)"]),
         (volume("images", "case_2_0000", image(2)[:-1]), ["case_2", "(26, 22, 14)", "(26, 22, 13)"]),
         (volume("images", "case_2_0000", image(2), origin=(5, 0, 0)), ["case_2", "origin", "(5, 0, 0)"]),
-        (volume("labels", "case_2", labels()[:-1]), ["case_2", "shape", "(13, 22, 26)", "(14, 22, 26)"]),
+        (volume("labels", "case_2", labels()[:-1]), ["case_2", "size (x, y, z)", "(26, 22, 13)", "(26, 22, 14)"]),
         (
             volume("predictions/evidence", "case_2", np.zeros((2, 2, 2), np.float32)),
             ["case_2", "evidence", "(2, 2, 2)"],
