@@ -39,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _remove(args: argparse.Namespace) -> None:
-    from nnunet_3dct.formats.calibration import calibration_path, remove_calibration
+    from nnunet_3dct.formats.calibration import remove_calibration
     from nnunet_3dct.paths import find_model_folder
 
     model = find_model_folder(args.d, args.tr, args.p, args.c)
     there = remove_calibration(model)
-    print(f"{calibration_path(model)}: {'removed' if there else 'there was none'}")
+    print(f"{model}: {'calibration removed' if there else 'there was no calibration'}")
 
 
 def _calibrate(args: argparse.Namespace) -> None:
