@@ -27,7 +27,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 dataset, configuration, name, plans, device, *start = sys.argv[1:]
 torch.set_num_threads(os.cpu_count() if device == "cpu" else 1)
 trainer = get_trainer_from_args(dataset, configuration, 0, name, plans, device=torch.device(device))
-trainer.refit_head = lambda: None
+trainer.fits_head_to_volumes = False
 trainer.oversample_foreground_percent = 1.0
 if start:
     checkpoint = read_checkpoint(start[0])

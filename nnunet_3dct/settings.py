@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from nnunet_3dct.errors import SettingsError
 
 PREFIX = "NNUNETV2_MT_"
 PRE_CHECKPOINT_PATH = "NNUNETV2_PRE_CHECKPOINT_PATH"
+_OURS = (PREFIX, "NNUNETV2_PRE_")
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class Settings:
 
         Raises:
             SettingsError: one message that names every variable with a bad value, and every unknown
-                variable with our prefix.
+                variable that begins as ours do.
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -78,12 +80,12 @@ class Settings:
                 values[name] = parse(text)
             except ValueError as error:
                 problems.append(f"{_variable(name)}: expected {error}, found {text!r}")
-        known = {_variable(f.name) for f in fields(cls)}
-        problems += [
-            f"{name}: no such variable; known are {', '.join(sorted(known))}"
-            for name in sorted(environ)
-            if name.startswith(PREFIX) and name not in known
-        ]
+        known = sorted(_variable(f.name) for f in fields(cls))
+        for name in sorted(environ):
+            if name.startswith(_OURS) and name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+                meant = f"did you mean {near[0]}? " if near else ""
+                problems.append(f"{name}: no such variable; {meant}known are {', '.join(known)}")
         if problems:
             raise SettingsError("Bad settings; correct or unset them:\n  " + "\n  ".join(problems))
         return cls(**values)

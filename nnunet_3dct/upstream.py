@@ -36,6 +36,7 @@ HOMES = {
     "resample_data_or_seg_to_shape": "nnunetv2.preprocessing.resampling.default_resampling",
     "infer_dataset_class": "nnunetv2.training.dataloading.nnunet_dataset",
     "LocalLogger": "nnunetv2.training.logging.nnunet_logger",
+    "MetaLogger": "nnunetv2.training.logging.nnunet_logger",
     "nnUNetTrainer": "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
     "generate_crossval_split": "nnunetv2.utilities.crossval_split",
     "maybe_convert_to_dataset_name": "nnunetv2.utilities.dataset_name_id_conversion",

@@ -161,3 +161,17 @@ def test_no_public_signature_holds_a_bare_dictionary(name: str) -> None:
         annotations.append(str(inspect.signature(function).return_annotation))
         bare = [text for text in annotations if re.search(r"\b[Dd]ict\[str, (typing\.)?Any\]", text)]
         assert not bare, f"{name}: {bare}; use a dataclass or a TypedDict"
+
+
+def test_example_of_the_readme_runs(example_globals: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
+    names = {
+        "model_folder": example_globals["model"],
+        "image_file": example_globals["image"],
+        "labels_folder": example_globals["labels"],
+        "predictions_folder": example_globals["predictions"],
+        "dataset_json": example_globals["dataset_json"],
+    }
+    exec(code, names)
+    assert "(16, 24, 24)" in capsys.readouterr().out

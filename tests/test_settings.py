@@ -149,7 +149,9 @@ def test_all_problems_are_in_one_message():
     ]
 
 
-@pytest.mark.parametrize("name", ["NNUNETV2_MT_NUM_CLASSES", "NNUNETV2_MT_PRE_CHECKPOINT_PATH"])
+@pytest.mark.parametrize(
+    "name", ["NNUNETV2_MT_NUM_CLASSES", "NNUNETV2_MT_PRE_CHECKPOINT_PATH", "NNUNETV2_PRE_CHECKPOINT"]
+)
 def test_unknown_variable_with_our_prefix_is_refused_and_the_known_ones_listed(name):
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({name: "3"})
@@ -160,3 +162,20 @@ def test_unknown_variable_with_our_prefix_is_refused_and_the_known_ones_listed(n
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NNUNETV2_MT_EPOCH", "NNUNETV2_MT_EPOCHS"),
+        ("NNUNETV2_MT_LABEL_SMOTHING", "NNUNETV2_MT_LABEL_SMOOTHING"),
+        ("NNUNETV2_PRE_CHECKPOINT", "NNUNETV2_PRE_CHECKPOINT_PATH"),
+    ],
+)
+def test_misspelt_variable_is_told_with_the_one_that_was_meant(name, meant):
+    with pytest.raises(SettingsError, match=f"{name}: no such variable; did you mean {meant}"):
+        Settings.from_env({name: "3"})
+
+
+def test_variables_of_others_are_left_alone():
+    assert Settings.from_env({"NNUNETV2_OTHER_TOOL": "x", "nnUNet_MT": "y"}) == Settings()

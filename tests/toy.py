@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from tests.utils import write_volume
+from tests.utils import write_class_labels, write_volume
 
 DATASET = "Dataset007_Toy"
 DATASET_ID = 7
@@ -137,6 +138,18 @@ def with_changed_files(preprocessed: Path, folder: Path, **contents: Any) -> Pat
     for stem, content in contents.items():
         (folder / DATASET / f"{stem}.json").write_text(json.dumps(content))
     return folder
+
+
+def use_labels(
+    environment: pytest.MonkeyPatch, root: Path, folder: Path, labels: dict[str, Any], **contents: Any
+) -> Path:
+    """Set nnU-Net's variables to a dataset of other class labels, preprocessed and raw; returns the former's folder."""
+    changed = with_changed_files(root / "preprocessed", folder, classification=labels, **contents)
+    raw = folder.with_name(f"{folder.name}_raw")
+    write_class_labels(raw / DATASET, labels)
+    environment.setenv("nnUNet_preprocessed", str(changed))
+    environment.setenv("nnUNet_raw", str(raw))
+    return changed
 
 
 def copy_model(source: Path, results: Path) -> Path:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.cli.tables import number, table
-from nnunet_3dct.cli.trained_folds import TrainedFolds, add_model_flags, find_trained_folds
-from nnunet_3dct.errors import EvaluationError, listing
-
-if TYPE_CHECKING:
-    from nnunet_3dct.formats.calibration import Calibration
+from nnunet_3dct.cli.trained_folds import add_model_flags, find_trained_folds
+from nnunet_3dct.errors import listing
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,11 +45,12 @@ def _remove(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
+    from nnunet_3dct.evaluation.calibration import calibrate_folds
     from nnunet_3dct.formats.atomic import to_json
     from nnunet_3dct.formats.calibration import remove_calibration, write_calibration
 
     trained = find_trained_folds(args)
-    result = fit_calibration(trained)
+    result = calibrate_folds(trained)
     helps = result["helps"]
     if helps:
         path = write_calibration(result, trained.model)
@@ -68,65 +66,6 @@ def _calibrate(args: argparse.Namespace) -> None:
     print(f"{trained.model.name}: {format_result(result)}")
     print(f"\nclasses from {trained.labels.source}")
     print(f"written to {path}" if helps else "not better: no calibration stored")
-
-
-def fit_calibration(trained: TrainedFolds) -> Calibration:
-    """Fit a temperature to the class predictions of the folds' validation cases.
-
-    Raises:
-        EvaluationError: a case has no probabilities, or its class file does not name the weights.
-    """
-    import numpy as np
-
-    from nnunet_3dct.evaluation.calibration import HIGHEST, LOWEST, calibrate
-    from nnunet_3dct.evaluation.classification import classified_cases
-
-    fold_of = {case: fold.fold for fold in trained.folds for case in fold.predictions}
-    predictions = {case: p for fold in trained.folds for case, p in fold.predictions.items()}
-    cases = classified_cases(predictions, trained.labels, trained.class_names)
-    if cases.probabilities is None:
-        raise EvaluationError(
-            f"{trained.model}: expected probabilities of every validation case, found none of "
-            f"{listing(cases.without_probabilities or cases.cases, 5)}."
-        )
-    logits = np.log(np.clip(cases.probabilities, 1e-12, None))
-    result = calibrate(logits, cases.truth, np.array([fold_of[case] for case in cases.cases]))
-    return {
-        "n_cases": len(cases.cases),
-        "folds": [fold.fold for fold in trained.folds],
-        "head_weights": _head_weights(trained),
-        "temperature": result["temperature"],
-        "before": result["before"],
-        "after": result["after"],
-        "helps": result["helps"],
-        "review": result["review"],
-        "warnings": [*trained.warnings, *_doubts(result, len(cases.cases), (LOWEST, HIGHEST))],
-    }
-
-
-def _head_weights(trained: TrainedFolds) -> dict[str, str]:
-    """Fold -> fingerprint of its head, which the predictor compares with the network that it loads."""
-    weights = {}
-    for fold in trained.folds:
-        if fold.head_weights is None:
-            raise EvaluationError(
-                f"{fold.folder}: expected class files that name the head's weights, found none (an earlier version "
-                "wrote them). Run the validation anew: nnUNetv2_train ... --val."
-            )
-        weights[str(fold.fold)] = fold.head_weights
-    return weights
-
-
-def _doubts(result: dict[str, Any], cases: int, bounds: tuple[float, float]) -> list[str]:
-    doubts = []
-    if result["after"] is None:
-        doubts.append("too few cases to measure what the temperature is worth")
-    if cases < 50:
-        doubts.append(f"{cases} cases are few for a calibration")
-    if not bounds[0] * 1.01 < result["temperature"] < bounds[1] * 0.99:
-        doubts.append("the temperature lies at the end of its range: the network hardly tells the classes apart, or is "
-                      "right in every case")  # fmt: skip
-    return doubts
 
 
 def format_result(result: Mapping[str, Any]) -> str:

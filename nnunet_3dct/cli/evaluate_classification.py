@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from nnunet_3dct.cli import evaluation_flags
+from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.cli.tables import number, table
-from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
-from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, METRICS_OF_A_CLASS
-
-METRICS_NAME = "classification_metrics.json"
+from nnunet_3dct.errors import listing
+from nnunet_3dct.formats.metrics_class import (
+    CLASSIFICATION_METRICS,
+    ClassComparison,
+    ClassificationMetrics,
+    PerClassName,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of the command."""
-    parser = argparse.ArgumentParser(description="Compares predicted classes with the class labels of the dataset.")
+    parser = argparse.ArgumentParser(
+        prog="nnUNet3DCT_evaluate_classification",
+        description="Compares predicted classes with the class labels of the dataset.",
+    )
     parser.add_argument("pred_folder", type=Path, help="folder with <case>_classification.json or subtype_*.csv")
     parser.add_argument("labels", type=Path, help="classification.json (or CSV with the header Names,Subtype)")
-    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="names of the classes 0, 1, ...")
-    parser.add_argument("-o", type=Path, help=f"output file. Default: pred_folder/{METRICS_NAME}")
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=2000,
-        help="resamples for the intervals, 0 for none. Default: %(default)s",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples. Default: %(default)s")
-    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="a second folder with predictions of the same "
-                        "cases: paired differences with intervals, McNemar's test")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON instead of tables")
+    evaluation_flags.add_class_names(parser)
+    parser.add_argument("-o", "--output", dest="o", type=Path, metavar="FILE",
+                        help=f"default: pred_folder/{CLASSIFICATION_METRICS}")  # fmt: skip
+    evaluation_flags.add_bootstrap(parser)
+    evaluation_flags.add_compare(parser, "paired differences with intervals, McNemar's test")
+    evaluation_flags.add_json(parser)
     return parser
 
 
-def format_metrics(metrics: dict[str, Any]) -> str:
+def format_metrics(metrics: ClassificationMetrics) -> str:
     """Lay out the numbers with intervals, each class, the confusion matrix, the comparison and the warnings."""
+    from nnunet_3dct.evaluation.class_metrics import METRICS_OF_A_CLASS
+
     names = metrics["class_names"]
     parts = [f"{metrics['n_samples']} cases, from {metrics['source']}", _overall(metrics)]
     rows = [
@@ -52,7 +54,9 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
-def _overall(metrics: dict[str, Any]) -> str:
+def _overall(metrics: ClassificationMetrics) -> str:
+    from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS
+
     intervals = metrics["confidence_intervals"] or {}
     rows = []
     for key, name in CLASS_METRICS.items():
@@ -63,22 +67,25 @@ def _overall(metrics: dict[str, Any]) -> str:
     return table(["", "value", *(["95 % interval"] if intervals else [])], rows)
 
 
-def _of_class(metrics: dict[str, Any], key: str, k: int) -> str:
+def _of_class(metrics: ClassificationMetrics, key: PerClassName, k: int) -> str:
     """Value of a class with its interval."""
     values = metrics[key]
     text = number(values[k] if values else None)
     intervals = (metrics["confidence_intervals_per_class"] or {}).get(key)
-    if intervals and intervals[k]:
-        text += " ({:.2f}-{:.2f})".format(*intervals[k])
+    interval = intervals[k] if intervals else None
+    if interval:
+        text += " ({:.2f}-{:.2f})".format(*interval)
     return text
 
 
-def format_comparison(comparison: dict[str, Any]) -> str:
+def format_comparison(comparison: ClassComparison) -> str:
     """Lay out a paired comparison of two folders."""
+    from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS
+
     rows = []
-    for key, found in comparison["metrics"].items():
-        row = [CLASS_METRICS[key], number(found["first"]), number(found["second"]), f"{found['difference']:+.3f}"]
-        rows.append([*row, "{:+.3f} to {:+.3f}".format(*found["interval"]) if found["interval"] else "-"])
+    for key, pair in comparison["metrics"].items():
+        row = [CLASS_METRICS[key], number(pair["first"]), number(pair["second"]), f"{pair['difference']:+.3f}"]
+        rows.append([*row, "{:+.3f} to {:+.3f}".format(*pair["interval"]) if pair["interval"] else "-"])
     test = comparison["mcnemar"]
     return "\n".join(
         [
@@ -90,7 +97,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     )
 
 
-def _notes(metrics: dict[str, Any]) -> list[str]:
+def _notes(metrics: ClassificationMetrics) -> list[str]:
     notes = []
     if metrics["auc_undefined_reason"]:
         notes.append(f"note: no AUC: {metrics['auc_undefined_reason']}")
@@ -104,26 +111,25 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate, write the metrics and print them; exit with code 1 and one message if that is impossible."""
-    args = build_parser().parse_args(argv)
+    """Evaluate, write the metrics and print them."""
+    run_command(build_parser(), _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
     # imported here so that --help does not wait for scikit-learn
     from nnunet_3dct.evaluation.classification import evaluate_classification
     from nnunet_3dct.evaluation.comparison import compare_classifications
     from nnunet_3dct.formats.atomic import to_json, write_json
 
-    output = args.o or args.pred_folder / METRICS_NAME
+    output = args.o or args.pred_folder / CLASSIFICATION_METRICS
     options = {"resamples": args.bootstrap, "seed": args.seed}
-    try:
-        metrics = evaluate_classification(args.pred_folder, args.labels, args.class_names, **options)
-        if args.compare:
-            metrics["comparison"] = compare_classifications(
-                args.pred_folder, args.compare, args.labels, args.class_names, **options
-            )
+    metrics = evaluate_classification(args.pred_folder, args.labels, args.class_names, **options)
+    if args.compare:
+        metrics["comparison"] = compare_classifications(
+            args.pred_folder, args.compare, args.labels, args.class_names, **options
+        )
+    with evaluation_flags.advice_on_output():
         write_json(metrics, output)
-    except NNUNet3DCTError as error:
-        advice = " Give another file with -o." if isinstance(error, OutputError) else ""
-        print(f"error: {error}{advice}", file=sys.stderr)
-        sys.exit(1)
     if args.json:
         print(to_json(metrics))
         return

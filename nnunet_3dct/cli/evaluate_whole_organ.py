@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_3dct.cli import evaluation_flags
+from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.cli.tables import number, table
-from nnunet_3dct.errors import NNUNet3DCTError, OutputError, listing
-from nnunet_3dct.upstream import default_num_processes
+from nnunet_3dct.errors import listing
+from nnunet_3dct.formats.metrics_segmentation import WHOLE_ORGAN_SUMMARY, WHOLE_PANCREAS, WholeOrganSummary
 
-SUMMARY_NAME = "whole_pancreas_summary.json"
 LOWEST_SHOWN = 5
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of ``nnUNetv2_evaluate_folder``, without the plans."""
     parser = argparse.ArgumentParser(
-        description="Compares label volumes with their references, all foreground labels taken as one organ."
+        prog="nnUNet3DCT_evaluate_whole_organ",
+        description="Compares label volumes with their references, all foreground labels taken as one organ.",
     )
     parser.add_argument("gt_folder", type=Path, help="folder with the reference segmentations")
     parser.add_argument("pred_folder", type=Path, help="folder with the predicted segmentations")
     parser.add_argument("-djfile", type=Path, required=True, help="dataset.json")
-    parser.add_argument("-o", type=Path, help=f"output file. Default: pred_folder/{SUMMARY_NAME}")
-    parser.add_argument(
-        "-np",
-        type=int,
-        default=default_num_processes,
-        help="number of cases compared at the same time. Default: %(default)s",
-    )
-    parser.add_argument("--chill", action="store_true", help="accept references that have no prediction")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of tables")
+    parser.add_argument("-o", "--output", dest="o", type=Path, metavar="FILE",
+                        help=f"default: pred_folder/{WHOLE_ORGAN_SUMMARY}")  # fmt: skip
+    evaluation_flags.add_num_processes(parser)
+    evaluation_flags.add_chill(parser)
+    evaluation_flags.add_json(parser)
     return parser
 
 
-def format_summary(summary: dict[str, Any]) -> str:
+def format_summary(summary: WholeOrganSummary) -> str:
     """Lay out the summary as a table of a few lines."""
     import numpy as np
 
-    from nnunet_3dct.evaluation.whole_organ import REGION
-
-    cases = [(Path(case["reference_file"]).name, case["metrics"][REGION]) for case in summary["metric_per_case"]]
+    cases = [
+        (Path(case["reference_file"]).name, case["metrics"][WHOLE_PANCREAS]) for case in summary["metric_per_case"]
+    ]
     defined = sorted(
         ((name, metrics) for name, metrics in cases if not np.isnan(metrics["Dice"])),
         key=lambda c: c[1]["Dice"],
@@ -57,7 +54,11 @@ def format_summary(summary: dict[str, Any]) -> str:
             "highest": np.max,
         }
         rows = [
-            [name, *(number(statistic([metrics[key] for _, metrics in defined]), 4) for key in ("Dice", "IoU"))]
+            [
+                name,
+                number(statistic([metrics["Dice"] for _, metrics in defined]), 4),
+                number(statistic([metrics["IoU"] for _, metrics in defined]), 4),
+            ]
             for name, statistic in statistics.items()
         ]
         parts.append(table(["", "Dice", "IoU"], rows))
@@ -77,22 +78,21 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate, write the summary and print it; exit with code 1 and one message if that is impossible."""
-    args = build_parser().parse_args(argv)
-    # imported here so that --help does not wait for nnU-Net and torch
+    """Evaluate, write the summary and print it."""
+    run_command(build_parser(), _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    # imported here so that --help does not wait for SciPy
     from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ
     from nnunet_3dct.formats.atomic import to_json, write_json
 
-    output = args.o or args.pred_folder / SUMMARY_NAME
-    try:
-        summary = evaluate_whole_organ(
-            args.gt_folder, args.pred_folder, args.djfile, num_processes=args.np, chill=args.chill
-        )
+    output = args.o or args.pred_folder / WHOLE_ORGAN_SUMMARY
+    summary = evaluate_whole_organ(
+        args.gt_folder, args.pred_folder, args.djfile, num_processes=args.np, chill=args.chill
+    )
+    with evaluation_flags.advice_on_output():
         write_json(summary, output)
-    except NNUNet3DCTError as error:
-        advice = " Give another file with -o." if isinstance(error, OutputError) else ""
-        print(f"error: {error}{advice}", file=sys.stderr)
-        sys.exit(1)
     if args.json:
         print(to_json(summary))
         return

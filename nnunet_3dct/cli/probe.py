@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.cli.trained_folds import find_dataset
-from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
+from nnunet_3dct.errors import SettingsError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,23 +26,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds; several are put together. Default: all found")
     parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint. Default: %(default)s")
-    parser.add_argument("-device", default="auto", choices=("auto", "cuda", "mps", "cpu"), help="default: %(default)s")
+    parser.add_argument(
+        "-device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:1, cpu or mps. Default: %(default)s"
+    )
     parser.add_argument(
         "--target_labels", metavar="LABELS", help="as NNUNETV2_MT_TARGET_LABELS; default: the checkpoint's"
     )
     parser.add_argument("-o", type=Path, help="output file. Default: probe.json in the model folder")
-    parser.add_argument("--disable_progress_bar", action="store_true")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Probe, write the result and print it; exit with code 1 and one message on failure."""
-    args = build_parser().parse_args(argv)
-    try:
-        _probe(args)
-    except NNUNet3DCTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Probe, write the result and print it."""
+    run_command(build_parser(), _probe, argv)
 
 
 def _probe(args: argparse.Namespace) -> None:

@@ -4,66 +4,64 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nnunet_3dct.errors import NNUNet3DCTError, OutputError
-from nnunet_3dct.upstream import default_num_processes
+from nnunet_3dct.cli import evaluation_flags
+from nnunet_3dct.cli.runner import run_command
+from nnunet_3dct.errors import OutputError
+
+if TYPE_CHECKING:
+    from nnunet_3dct.report.case_result import CaseResult
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Arguments of the command."""
+    """Arguments of the command; the short flags are older, and ``-p`` and ``-c`` mean other things in nnU-Net."""
     parser = argparse.ArgumentParser(
         prog="nnUNet3DCT_report",
         description="Writes one self-contained HTML file: metrics of the cohort, and for each case its slices with "
         "outlines, class and volumes. Whatever is not given is left out.",
     )
     add = parser.add_argument
-    add("-p", required=True, type=Path, metavar="PREDICTIONS", help="folder that nnUNet3DCT_predict wrote to")
-    add("-g", type=Path, metavar="LABELS", help="folder with the reference segmentations")
-    add("-i", type=Path, metavar="IMAGES", help="folder with the images (<case>_0000.nii.gz, ...)")
-    add("-c", type=Path, metavar="CLASSES", help="classification.json (or CSV with the header Names,Subtype)")
-    add("-co", type=Path, metavar="FOLDER", help="folder of the class predictions; default: PREDICTIONS")
-    add("-djfile", type=Path, help="dataset.json; default: the one in PREDICTIONS")
-    add("-o", required=True, type=Path, metavar="FILE", help="the HTML file")
-    add("--class-names", nargs="+", metavar="NAME", help="names of the classes 0, 1, ...")
+    add("--predictions", "-p", required=True, type=Path, metavar="FOLDER", help="folder that nnUNet3DCT_predict wrote")
+    add("--labels", "-g", type=Path, metavar="FOLDER", help="folder with the reference segmentations")
+    add("--images", "-i", type=Path, metavar="FOLDER", help="folder with the images (<case>_0000.nii.gz, ...)")
+    add("--classes", "-c", type=Path, metavar="FILE", help="classification.json (or CSV with the header Names,Subtype)")
+    add("--class_folder", "-co", type=Path, metavar="FOLDER", help="folder of the class predictions; default: that of "
+        "--predictions")  # fmt: skip
+    add("-djfile", type=Path, metavar="FILE", help="dataset.json; default: the one in the folder of --predictions")
+    add("--output", "-o", required=True, type=Path, metavar="FILE", help="the HTML file")
+    evaluation_flags.add_class_names(parser)
     add("--window", nargs=2, type=float, default=(-160.0, 240.0), metavar=("LOW", "HIGH"),
         help="intensities shown from black to white; default: -160 240 HU, the abdominal window")  # fmt: skip
     add("--cases", type=int, metavar="N", help="sections for N cases alone, those with the lowest Dice (without "
         "references: with the least certain class); default: all")  # fmt: skip
-    add("--tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice; default: %(default)s mm")
-    add("--chill", action="store_true", help="accept references that have no prediction")
-    add("-np", type=int, default=default_num_processes,
-        help="number of cases compared at the same time; default: %(default)s")  # fmt: skip
+    evaluation_flags.add_tolerance(parser)
+    evaluation_flags.add_chill(parser)
+    evaluation_flags.add_num_processes(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the report; exit with code 1 and one message if that is impossible."""
-    args = build_parser().parse_args(argv)
-    try:
-        run(args)
-    except NNUNet3DCTError as error:
-        advice = " Give another file with -o." if isinstance(error, OutputError) else ""
-        sys.exit(f"error: {error}{advice}")
+    """Write the report."""
+    run_command(build_parser(), _run, argv)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check that the file can be written, build the page, write it."""
-    _check_output(args.o)
-    # imported here so that --help does not wait for nnU-Net and scikit-learn
-    from nnunet_3dct.formats.atomic import write_text
+def _run(args: argparse.Namespace) -> None:
+    _check_output(args.output)
+    # imported here so that --help does not wait for scikit-learn
     from nnunet_3dct.report.options import ReportOptions
-    from nnunet_3dct.report.page import build_report
+    from nnunet_3dct.report.page import write_page
 
     options = ReportOptions(
-        predictions=args.p,
-        labels=args.g,
-        images=args.i,
-        class_labels=args.c,
+        predictions=args.predictions,
+        labels=args.labels,
+        images=args.images,
+        classes=args.classes,
         dataset_json=args.djfile,
-        class_folder=args.co,
+        class_folder=args.class_folder,
         class_names=tuple(args.class_names) if args.class_names else None,
         window=tuple(args.window),
         max_cases=args.cases,
@@ -71,10 +69,20 @@ def run(args: argparse.Namespace) -> None:
         chill=args.chill,
         num_processes=args.np,
     )
-    report = build_report(options)
-    write_text(report.html, args.o)
-    size = args.o.stat().st_size / 1e6
-    print(f"{report.total} cases, {report.cases} with pictures, {size:.1f} MB -> {args.o}")
+    with evaluation_flags.advice_on_output():
+        report = write_page(options, args.output, partial(_progress, args.disable_progress_bar))
+    size = args.output.stat().st_size / 1e6
+    print(f"{report.num_cases} cases, {report.num_pages} with pictures, {size:.1f} MB -> {args.output}")
+    for warning in report.warnings if args.verbose else ():
+        print(f"warning: {warning}")
+
+
+def _progress(disabled: bool, cases: Iterable[CaseResult], number: int) -> Iterable[CaseResult]:
+    from tqdm import tqdm
+
+    # None: shown in a terminal alone
+    bar: Iterable[CaseResult] = tqdm(cases, "cases", number, leave=False, delay=1, disable=True if disabled else None)
+    return bar
 
 
 def _check_output(path: Path) -> None:

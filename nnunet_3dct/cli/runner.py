@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from nnunet_3dct.errors import NNUNet3DCTError
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+SPINS = "1000"
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def run_command(
         SystemExit: with the exit code, unless that is 0.
     """
     _tolerate_narrow_terminals()
+    _share_cores()
     add_common_flags(parser)
     args = parser.parse_args(argv)
     code = _attempt(work, args)
@@ -81,6 +83,16 @@ def _reader_has_gone() -> bool:
         os.close(nowhere)
         return True
     return False
+
+
+def _share_cores() -> None:
+    """Let OpenMP threads sleep soon when they have nothing to do; for this process and those that it starts.
+
+    Threads that wait by spinning take the core from whoever would use it. ``benchmarks/waiting.py`` measures what that
+    costs. Has to come before torch is imported; what the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _tolerate_narrow_terminals() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_3dct.evaluation.calibration import BINS, brier_terms, confidence_bins
+from nnunet_3dct.evaluation.reliability import BINS, brier_terms, confidence_bins
 
 Intervals = dict[str, tuple[float, float]]
 PER_CLASS = "_per_class"
@@ -50,7 +50,7 @@ def resampled_metrics(
         num_classes: C; None for the highest class that occurs.
 
     Returns:
-        The metrics of :func:`~nnunet_3dct.evaluation.classification.class_metrics` under their names, each ``(R,)``,
+        The metrics of :func:`~nnunet_3dct.evaluation.class_metrics.class_metrics` under their names, each ``(R,)``,
         those that end in ``_per_class`` ``(R, C)`` with NaN for classes that ``truth`` lacks. Where ``truth`` holds a
         single class, what compares two is left out.
     """
@@ -93,8 +93,9 @@ def confusion_metrics(confusion: np.ndarray, present: np.ndarray) -> dict[str, n
         chance = (support * called).sum(axis=1) / total**2
         metrics["cohen_kappa"] = (accuracy - chance) / (1 - chance)
         spread = (1 - (weights**2).sum(axis=1)) * (1 - ((called / total[:, None]) ** 2).sum(axis=1))
-        found = np.divide(accuracy - chance, np.sqrt(spread), out=np.zeros_like(accuracy), where=spread > 1e-12)
-        metrics["matthews_corrcoef"] = found
+        metrics["matthews_corrcoef"] = np.divide(
+            accuracy - chance, np.sqrt(spread), out=np.zeros_like(accuracy), where=spread > 1e-12
+        )
     return metrics
 
 
@@ -134,7 +135,8 @@ def resampled_auc(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -
     """
     positives, negatives = _by_score(counts, positive, score)
     below = np.cumsum(negatives, axis=1) - negatives / 2
-    return (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+    area: np.ndarray = (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+    return area
 
 
 def resampled_average_precision(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -147,7 +149,8 @@ def resampled_average_precision(counts: np.ndarray, positive: np.ndarray, score:
     hits = np.cumsum(positives, axis=1)
     called = hits + np.cumsum(negatives, axis=1)
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    return (positives * precision).sum(axis=1) / positives.sum(axis=1)
+    mean: np.ndarray = (positives * precision).sum(axis=1) / positives.sum(axis=1)
+    return mean
 
 
 def _by_score(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,9 +165,10 @@ def _by_score(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> tu
 
 
 def _only(present: np.ndarray, values: np.ndarray) -> np.ndarray:
-    found = np.full_like(values, np.nan)
-    found[:, present] = values[:, present]
-    return found
+    """``values`` ``(R, C)`` of the classes that are ``present``, NaN for the others."""
+    kept = np.full_like(values, np.nan)
+    kept[:, present] = values[:, present]
+    return kept
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

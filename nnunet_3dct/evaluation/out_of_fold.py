@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.formats.class_files import CLASS_SUFFIX, ClassPrediction, read_predictions
+from nnunet_3dct.errors import EvaluationError, SettingsError, listing
+from nnunet_3dct.formats.class_files import (
+    CLASS_SUFFIX,
+    ClassPrediction,
+    class_file_path,
+    classified_in,
+    read_class_file,
+    read_predictions,
+)
+from nnunet_3dct.formats.splits_file import Splits
+
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -19,20 +27,23 @@ class FoldPredictions:
     Attributes:
         fold: its number.
         folder: with segmentations and class files.
-        predictions: case -> class.
+        predictions: case -> class, of the validation cases of this fold alone.
         head_weights: fingerprint of the head that predicted; None where the files state none.
+        left_over: cases of an earlier training with other splits, whose files still lie in the folder.
     """
 
     fold: int
     folder: Path
     predictions: dict[str, ClassPrediction]
     head_weights: str | None
+    left_over: list[str] = field(default_factory=list)
 
 
-def read_out_of_fold(
-    model: Path, splits: Sequence[Mapping[str, Sequence[str]]], folds: Sequence[int] | None = None
-) -> list[FoldPredictions]:
+def read_out_of_fold(model: Path, splits: Splits, folds: Sequence[int] | None = None) -> list[FoldPredictions]:
     """Read ``fold_X/validation`` of a model.
+
+    Class files of cases that are no validation cases of the fold come from an earlier training with other splits: they
+    are left out, and named in ``left_over``, as long as all cases of the fold are there.
 
     Args:
         model: folder of the trained model.
@@ -40,18 +51,19 @@ def read_out_of_fold(
         folds: which; None for all that hold validation predictions.
 
     Raises:
-        EvaluationError: a fold has no predictions, or others than its split says; a case is in two folds.
+        SettingsError: there is no such fold.
+        EvaluationError: predictions of a fold are missing, or of several networks; a case is in two folds.
     """
     if folds is None:
-        folds = [fold for fold in range(len(splits)) if any(_folder(model, fold).glob(f"*{CLASS_SUFFIX}"))]
+        folds = [fold for fold in range(len(splits)) if classified_in(_folder(model, fold))]
         if not folds:
             raise EvaluationError(
                 f"{model}: expected a fold with validation/*{CLASS_SUFFIX}, found none. Train a fold to its end, or "
                 "run nnUNetv2_train with --val."
             )
-    found = [_read_fold(_folder(model, fold), fold, splits) for fold in folds]
+    read = [_read_fold(_folder(model, fold), fold, splits) for fold in folds]
     seen: dict[str, int] = {}
-    for one in found:
+    for one in read:
         for case in one.predictions:
             if case in seen:
                 raise EvaluationError(
@@ -59,41 +71,59 @@ def read_out_of_fold(
                     f"{one.fold}. The splits overlap; make them anew with nnUNet3DCT_splits and train again."
                 )
             seen[case] = one.fold
-    return found
+    return read
 
 
 def _folder(model: Path, fold: int) -> Path:
     return model / f"fold_{fold}" / "validation"
 
 
-def _read_fold(folder: Path, fold: int, splits: Sequence[Mapping[str, Sequence[str]]]) -> FoldPredictions:
-    if fold >= len(splits):
-        raise EvaluationError(f"-f: expected folds 0 to {len(splits) - 1} (splits_final.json), found {fold}.")
-    predictions, _ = read_predictions(folder)
-    expected = set(splits[fold]["val"])
-    advice = "Run the validation anew (nnUNetv2_train ... --val), or restore the splits that the training used."
-    for cases, words in (
-        (expected - set(predictions), "have no class prediction"),
-        (set(predictions) - expected, "are no validation cases of this fold in splits_final.json"),
-    ):
-        if cases:
-            raise EvaluationError(
-                f"{folder}: expected the {len(expected)} validation cases of fold {fold}, found {len(predictions)}; "
-                f"these {words}: {listing(sorted(cases), 5)}. {advice}"
-            )
-    return FoldPredictions(fold, folder, predictions, _head_weights(folder, sorted(predictions), fold))
-
-
-def _head_weights(folder: Path, cases: Sequence[str], fold: int) -> str | None:
-    """The one fingerprint that all class files of a fold state."""
-    found = set()
-    for case in cases:
-        path = folder / f"{case}{CLASS_SUFFIX}"
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        found.add(content.get("produced_by", {}).get("head_weights", {}).get(str(fold)))
-    if len(found) > 1:
+def _read_fold(folder: Path, fold: int, splits: Splits) -> FoldPredictions:
+    if not 0 <= fold < len(splits):
+        raise SettingsError(f"Folds: expected 0 to {len(splits) - 1} (splits_final.json), found {fold}.")
+    own = list(splits[fold]["val"])
+    if not folder.is_dir():
         raise EvaluationError(
-            f"{folder}: expected predictions of one network, found those of {len(found)}. Run the validation anew "
-            "(nnUNetv2_train ... --val)."
+            f"{folder}: expected the validation of fold {fold}, found no such folder. Train the fold."
         )
-    return found.pop()
+    present = classified_in(folder)
+    # files that are left over are not read: they may be of a network with other classes, or damaged
+    tables = {} if present else read_predictions(folder)[0]
+    present = present or list(tables)
+    missing = sorted(set(own) - set(present))
+    left_over = sorted(set(present) - set(own))
+    if missing:
+        raise EvaluationError(_incomplete(folder, fold, own, missing, left_over))
+    predictions = {case: tables.get(case) or read_class_file(class_file_path(folder, case)) for case in sorted(own)}
+    return FoldPredictions(fold, folder, predictions, _head_weights(folder, predictions, fold), left_over)
+
+
+def _incomplete(folder: Path, fold: int, own: Sequence[str], missing: Sequence[str], left_over: Sequence[str]) -> str:
+    """Say which files are missing and what helps, which depends on whether others are there instead."""
+    files = listing([f"{case}{CLASS_SUFFIX}" for case in missing], SHOWN)
+    message = (
+        f"{folder}: expected a class file of each of the {len(own)} validation cases of fold {fold} in "
+        f"splits_final.json; {len(missing)} are missing: {files}."
+    )
+    if not left_over:
+        return f"{message} Run the validation of this fold again (nnUNetv2_train ... --val)."
+    others = listing([f"{case}{CLASS_SUFFIX}" for case in left_over], SHOWN)
+    return (
+        f"{message} It holds {len(left_over)} of other cases instead: {others}. The fold was trained with other "
+        "splits: restore the splits_final.json of that training, or train the fold again with the present one. "
+        "Running the validation alone would predict cases that the network was trained on."
+    )
+
+
+def _head_weights(folder: Path, predictions: Mapping[str, ClassPrediction], fold: int) -> str | None:
+    """The one fingerprint that all class files of a fold state."""
+    cases: dict[str | None, list[str]] = {}
+    for case, prediction in predictions.items():
+        cases.setdefault(prediction.head_weights.get(str(fold)), []).append(case)
+    if len(cases) > 1:
+        shown = "; ".join(f"{listing(names, SHOWN)} ({weights or 'not stated'})" for weights, names in cases.items())
+        raise EvaluationError(
+            f"{folder}: expected predictions of one network, found those of {len(cases)}, by the head's weights: "
+            f"{shown}. Run the validation of this fold again (nnUNetv2_train ... --val)."
+        )
+    return next(iter(cases), None)

@@ -6,11 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
-
 from nnunet_3dct.errors import OutputError
 
 STYLES = {"before": ("#D55E00", "o"), "after": ("#0072B2", "s")}  # told apart by colour-blind eyes, and by marker
@@ -19,6 +14,8 @@ STYLES = {"before": ("#D55E00", "o"), "after": ("#0072B2", "s")}  # told apart b
 def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
     """Draw accuracy against the highest probability, before and after calibration; area of a marker: cases.
 
+    matplotlib's settings and its choice of a backend stay what they are.
+
     Args:
         result: of :func:`~nnunet_3dct.evaluation.calibration.calibrate`.
         path: with an ending that matplotlib knows.
@@ -26,7 +23,10 @@ def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    figure, axis = plt.subplots(figsize=(5, 5))
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5))
+    axis = figure.subplots()
     axis.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
     for key, (colour, marker) in STYLES.items():
         if result[key] is None:
@@ -44,5 +44,3 @@ def draw_reliability(result: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, dpi=150, bbox_inches="tight")
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
-    finally:
-        plt.close(figure)

@@ -9,20 +9,26 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from nnunet_3dct.errors import EvaluationError
+from nnunet_3dct.evaluation.segmentation import check_num_processes
 from nnunet_3dct.formats.label_volumes import LabelScheme, find_reader, load_label_scheme, match_files, read_pair
-from nnunet_3dct.upstream import BaseReaderWriter
+from nnunet_3dct.formats.metrics_segmentation import WHOLE_PANCREAS, CaseOverlap, OverlapMetrics, WholeOrganSummary
 
-REGION = "whole_pancreas"
+if TYPE_CHECKING:
+    from nnunet_3dct.upstream import BaseReaderWriter
 
 
 def evaluate_whole_organ(
-    references: Path, predictions: Path, dataset_json: Path, *, num_processes: int = 1, chill: bool = False
-) -> dict[str, Any]:
+    references: Path | str,
+    predictions: Path | str,
+    dataset_json: Path | str,
+    *,
+    num_processes: int = 1,
+    chill: bool = False,
+) -> WholeOrganSummary:
     """Compute Dice, IoU and voxel counts of the whole organ for every predicted case.
 
     A case whose reference and prediction are both empty has no Dice and no IoU: both are NaN (null in the
@@ -40,28 +46,28 @@ def evaluate_whole_organ(
         The content of ``whole_pancreas_summary.json``.
 
     Raises:
+        SettingsError: ``num_processes`` is below 1.
         EvaluationError: files are missing, or a prediction does not lie on the grid of its reference.
         ImageError: a file is unreadable, truncated, or holds values that are no labels of the dataset.
     """
-    if num_processes < 1:
-        raise EvaluationError(f"-np: expected at least 1, found {num_processes}.")
+    check_num_processes(num_processes)
     references, predictions = Path(references), Path(predictions)
-    scheme = load_label_scheme(dataset_json)
+    scheme = load_label_scheme(Path(dataset_json))
     names, missing = match_files(references, predictions, scheme.file_ending, chill=chill)
     reader = find_reader(scheme, references / names[0])
 
-    def compare(name: str) -> tuple[dict[str, Any], list[str]]:
+    def compare(name: str) -> tuple[CaseOverlap, list[str]]:
         return compare_case(references / name, predictions / name, reader, scheme)
 
     workers = min(num_processes, len(names), os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         compared = list(pool.map(compare, names))
     cases = [case for case, _ in compared]
-    mean = mean_metrics([case["metrics"][REGION] for case in cases])
-    empty = [n for n, case in zip(names, cases, strict=True) if np.isnan(case["metrics"][REGION]["Dice"])]
+    mean = mean_metrics([case["metrics"][WHOLE_PANCREAS] for case in cases])
+    empty = [n for n, case in zip(names, cases, strict=True) if np.isnan(case["metrics"][WHOLE_PANCREAS]["Dice"])]
     return {
         "foreground_mean": mean,
-        "mean": {REGION: dict(mean)},
+        "mean": {WHOLE_PANCREAS: mean.copy()},
         "labels": {"foreground": scheme.foreground, "ignore": scheme.ignore},
         "n_cases": len(names),
         "empty_in_both": {
@@ -77,18 +83,19 @@ def evaluate_whole_organ(
 
 def compare_case(
     reference: Path, prediction: Path, reader: BaseReaderWriter, scheme: LabelScheme
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[CaseOverlap, list[str]]:
     """Return nnU-Net's metrics of one case, and those of its two files whose values had to be rounded."""
     pair = read_pair(reference, prediction, reader, scheme)
     result = pair.compute_metrics([scheme.foreground])
-    result["metrics"] = {REGION: result["metrics"][scheme.foreground]}
-    return result, pair.rounded
+    result["metrics"] = {WHOLE_PANCREAS: result["metrics"][scheme.foreground]}
+    return cast(CaseOverlap, result), pair.rounded
 
 
-def mean_metrics(per_case: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_metrics(per_case: Sequence[OverlapMetrics]) -> OverlapMetrics:
     """Average each metric over the cases in which it is defined; NaN if there is none."""
-    columns = {key: np.array([case[key] for case in per_case], dtype=float) for key in per_case[0]}
-    return {
+    columns = {key: np.array([dict(case)[key] for case in per_case], dtype=float) for key in per_case[0]}
+    means = {
         key: float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
         for key, values in columns.items()
     }
+    return cast(OverlapMetrics, means)

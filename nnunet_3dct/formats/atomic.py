@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -40,7 +41,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OutputError: the file cannot be written, as on a full disk; what ``path`` held before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(_temporary_name(path, uuid.uuid4().hex))
     try:
         try:
             with temporary.open("wb") as stream:
@@ -52,6 +53,16 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}.") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writes of ``path`` that were killed have left beside it."""
+    for leftover in path.parent.glob(_temporary_name(Path(glob.escape(path.name)), "*")):
+        leftover.unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path, unique: str) -> str:
+    return f".{path.name}.{unique}.tmp"
 
 
 def read_json(path: Path, what: str, error: type[NNUNet3DCTError], remedy: str = "Check the path.") -> Any:

@@ -1,22 +1,188 @@
-"""Checkpoints: nnU-Net's own keys plus the head; written whole or not at all, read without running code."""
+"""Checkpoints: nnU-Net's own keys plus the head; written whole or not at all, read without running code.
+
+The keys are spelled here and nowhere else: others read a :class:`Checkpoint` through its properties and write one
+with :func:`compose_checkpoint`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import zipfile
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 from nnunet_3dct.errors import CheckpointError, listing
+from nnunet_3dct.formats.atomic import remove_leftovers, write_file
 
+NETWORK_WEIGHTS = "network_weights"
 HEAD_STATE = "cls_head_state"
 HEAD_CONFIG = "cls_head_config"
+FINAL, LATEST, CLASS_BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_cls_best.pth"
+
+_ZIP_START = b"PK\x03\x04"
+_OLD_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before 1.6
+
+State: TypeAlias = Mapping[str, torch.Tensor]
+SettingValue: TypeAlias = "str | int | float | list[int] | list[float] | None"
+
+
+class HeadConfig(TypedDict):
+    """Describes a classification head, so that it can be built again.
+
+    Attributes:
+        name: in the registry of heads.
+        num_classes: number of classes.
+        options: the head's own constructor arguments.
+        class_names: of ``dataset.json``, if it has any.
+        target_labels: voxel labels that carry the class; None where nobody noted them.
+    """
+
+    name: str
+    num_classes: int
+    options: dict[str, Any]
+    class_names: list[str] | None
+    target_labels: list[int] | None
+
+
+class StartedFrom(TypedDict):
+    """The stage-1 checkpoint which a training started from, and its fold."""
+
+    path: str
+    fold: int | str | None
+
+
+class RunRecord(TypedDict):
+    """What a multi-task training notes about itself, for those who go on with it.
+
+    Attributes:
+        mt_num_classes, mt_loss_weight: as set.
+        mt_settings: what decides the course of training, by the variable that sets it.
+        mt_labels: class of every case, under ``training`` and ``validation``.
+        mt_started_from: the stage-1 checkpoint, None without one.
+        mt_best_cls: the best class score so far.
+    """
+
+    mt_num_classes: int
+    mt_loss_weight: float
+    mt_settings: dict[str, SettingValue]
+    mt_labels: dict[str, dict[str, int]]
+    mt_started_from: StartedFrom | None
+    mt_best_cls: dict[str, float] | None
+
+
+class TrainerState(TypedDict):
+    """What nnU-Net's trainer keeps beside the weights, under its own keys."""
+
+    optimizer_state: dict[str, Any]
+    grad_scaler_state: dict[str, Any] | None
+    logging: dict[str, list[Any]]
+    _best_ema: float | None
+    current_epoch: int
+    init_args: dict[str, Any]
+    trainer_name: str
+    inference_allowed_mirroring_axes: tuple[int, ...] | None
+
+
+class Checkpoint(dict[str, Any]):
+    """The content of a checkpoint file.
+
+    Attributes:
+        source: name of the file, for messages.
+    """
+
+    def __init__(self, content: Mapping[str, Any], source: str) -> None:
+        super().__init__(content)
+        self.source = source
+
+    @property
+    def unet_weights(self) -> State:
+        """The U-Net alone, under nnU-Net's names."""
+        return self[NETWORK_WEIGHTS]
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it is of a multi-task training."""
+        return HEAD_STATE in self
+
+    @property
+    def head_weights(self) -> State:
+        """Weights of the classification head; check :attr:`has_head` first."""
+        return self[HEAD_STATE]
+
+    @property
+    def head_source(self) -> str:
+        """Name of the head's weights, for messages."""
+        return f"{self.source} ({HEAD_STATE})"
+
+    @property
+    def head_config(self) -> HeadConfig:
+        """See :func:`head_config`."""
+        return head_config(self, self.source)
+
+    @property
+    def trainer_name(self) -> str:
+        """Class name of the trainer; empty where it is not noted."""
+        return self.get("trainer_name", "")
+
+    @property
+    def configuration(self) -> str:
+        """Of the plans, for instance ``3d_fullres``."""
+        return self["init_args"]["configuration"]
+
+    @property
+    def fold(self) -> int | str | None:
+        """Which the network was trained for; None where it is not noted."""
+        return self.get("init_args", {}).get("fold")
+
+    @property
+    def epoch(self) -> int | None:
+        """Epochs that were finished; None where it is not noted."""
+        return self.get("current_epoch")
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps left out so far because their gradients were not finite."""
+        noted = self.get("logging", {}).get("skipped_steps") or [0]
+        return 0 if np.isnan(noted[-1]) else int(noted[-1])
+
+    @property
+    def started_from(self) -> StartedFrom | None:
+        """The stage-1 checkpoint which the training started from."""
+        return self.get("mt_started_from")
+
+    @property
+    def best_class_score(self) -> dict[str, float] | None:
+        """Fields of the best class score so far."""
+        return self.get("mt_best_cls")
+
+    @property
+    def labels(self) -> dict[str, dict[str, int]]:
+        """Class of every case by part (``training``, ``validation``); empty where they are not noted."""
+        return self.get("mt_labels") or {}
+
+    @property
+    def run_record(self) -> RunRecord:
+        """What the training noted about itself; settings and labels empty where they are not noted."""
+        record = {key: self.get(key) for key in RunRecord.__annotations__}
+        return RunRecord(**{**record, "mt_settings": self.get("mt_settings") or {}, "mt_labels": self.labels})  # type: ignore[typeddict-item]
+
+    @property
+    def trainer_state(self) -> TrainerState:
+        """What nnU-Net's trainer restores beside the weights."""
+        return TrainerState(**{key: self.get(key) for key in TrainerState.__annotations__})  # type: ignore[typeddict-item]
+
+
+def compose_checkpoint(
+    unet_weights: State, head_weights: State, head: HeadConfig, trainer: TrainerState, run: RunRecord
+) -> dict[str, Any]:
+    """The content of a checkpoint of ours, for :func:`write_checkpoint`."""
+    return {NETWORK_WEIGHTS: unet_weights, **trainer, HEAD_STATE: head_weights, HEAD_CONFIG: head, **run}
 
 
 def _numpy_globals() -> list[Any]:
@@ -27,10 +193,11 @@ def _numpy_globals() -> list[Any]:
     return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
-def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", mmap: bool = False) -> Checkpoint:
     """Read a checkpoint of ours, of stock nnU-Net or of the seed's format.
 
-    Only tensors, plain Python values and NumPy scalars are accepted: no code in the file is run.
+    Only tensors, plain Python values and NumPy scalars are accepted: no code in the file is run. Files that
+    ``torch.save`` wrote before version 1.6, or in that form since, are read too.
 
     Args:
         path: the file.
@@ -45,24 +212,32 @@ def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", 
     if not path.is_file():
         raise CheckpointError(f"Checkpoint {path}: expected a file, found none. Check the path.")
     try:
+        with path.open("rb") as stream:
+            start = stream.read(len(_OLD_START))
+        if start and not start.startswith(_ZIP_START) and not _OLD_START.startswith(start):
+            raise CheckpointError(
+                f"Checkpoint {path} ({path.stat().st_size} bytes): expected a file written by torch.save, found one "
+                f"that begins with {start[:8]!r}. It is of another kind, or a page saved in its place; copy it again."
+            )
         with torch.serialization.safe_globals(_numpy_globals()):
+            mmap = mmap and start.startswith(_ZIP_START)
             checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"Checkpoint {path}: expected tensors and plain values, found something else. Do not load a file "
             f"of unknown origin; if it is yours, save it anew without such objects. ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, struct.error) as error:
         raise CheckpointError(
             f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {_first_line(error)}. It is "
             "probably cut off; use another one (checkpoint_best.pth, checkpoint_latest.pth) or copy it again."
         ) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+    if not isinstance(checkpoint, dict) or NETWORK_WEIGHTS not in checkpoint:
         found = type(checkpoint).__name__
         if isinstance(checkpoint, dict):
             found = listing(sorted(map(str, checkpoint)), 5)
-        raise CheckpointError(f"Checkpoint {path}: expected nnU-Net's key network_weights, found {found}.")
-    return checkpoint
+        raise CheckpointError(f"Checkpoint {path}: expected nnU-Net's key {NETWORK_WEIGHTS}, found {found}.")
+    return Checkpoint(checkpoint, str(path))
 
 
 def _first_line(error: Exception) -> str:
@@ -70,17 +245,23 @@ def _first_line(error: Exception) -> str:
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
-    """Write to a temporary file beside ``path`` and rename it, so that a kill leaves the previous one."""
+    """Write to a temporary file beside ``path`` and rename it, so that a kill leaves the previous one.
+
+    Raises:
+        OutputError: the file cannot be written, as on a full disk; the previous one is still there.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")  # a name of its own would stay behind after each kill
+    remove_leftovers(path)  # of writes that were killed: they are large
+    write_file(path, lambda stream: _save(plain(checkpoint), stream))
+
+
+def _save(content: Any, stream: BinaryIO) -> None:
     try:
-        with temporary.open("wb") as stream:
-            torch.save(plain(checkpoint), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        torch.save(content, stream)
+    except RuntimeError as error:  # torch's writer says "unexpected pos" where the disk is full
+        if "inline_container" not in str(error):
+            raise
+        raise OSError(f"torch.save could not write it, the disk may be full ({_first_line(error)})") from error
 
 
 def plain(value: Any) -> Any:
@@ -98,8 +279,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def head_config(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The head's description: ``name``, ``num_classes``, ``options``, ``class_names``, ``target_labels``.
+def head_config(checkpoint: Mapping[str, Any], source: str) -> HeadConfig:
+    """The description of the head in a checkpoint.
 
     Checkpoints in the seed's format have none; theirs is the grid head, its classes counted from the weights.
 
@@ -113,23 +294,23 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
         )
     config = checkpoint.get(HEAD_CONFIG)
     if config is not None:
-        return dict(config)
+        return config
     state = checkpoint[HEAD_STATE]
     if "final_fc.weight" not in state:
         raise CheckpointError(
             f"Checkpoint {source}: has no {HEAD_CONFIG} and its head is not the published grid head; "
             f"found the parameters {listing(sorted(state), 4)}."
         )
-    return {
-        "name": "grid",
-        "num_classes": int(state["final_fc.weight"].shape[0]),
-        "options": {},
-        "class_names": None,
-        "target_labels": None,
-    }
+    return HeadConfig(
+        name="grid",
+        num_classes=int(state["final_fc.weight"].shape[0]),
+        options={},
+        class_names=None,
+        target_labels=None,
+    )
 
 
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+def fingerprint(state: State) -> str:
     """Sixteen hexadecimal digits that differ between trained weights; on any device, in any order."""
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -138,7 +319,7 @@ def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_unet_fits(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str) -> None:
+def check_unet_fits(expected: State, found: State, source: str) -> None:
     """Compare names and shapes of a network's state with a checkpoint's.
 
     Raises:

@@ -40,6 +40,7 @@ class ClassFile(TypedDict):
     class_names: NotRequired[list[str]]
     evidence: NotRequired[str]
     target_voxels: NotRequired[int]
+    without_basis: NotRequired[str]
     produced_by: dict[str, Any]
 
 
@@ -56,6 +57,7 @@ class ClassPrediction:
         evidence: name of the file with the map of the evidence.
         target_voxels: voxels of the labels that carry the class.
         produced_by: settings of the prediction.
+        without_basis: why the predictor says that the class rests on nothing, such as a constant image.
     """
 
     label: int
@@ -66,6 +68,7 @@ class ClassPrediction:
     evidence: str | None = None
     target_voxels: int | None = None
     produced_by: Mapping[str, Any] = field(default_factory=dict)
+    without_basis: str | None = None
 
     @property
     def head_weights(self) -> Mapping[str, str]:
@@ -140,6 +143,7 @@ def read_class_file(path: Path) -> ClassPrediction:
         evidence if isinstance(evidence, str) else None,
         _integer(content, "target_voxels", path) if content.get("target_voxels") is not None else None,
         produced_by if isinstance(produced_by, dict) else {},
+        str(content["without_basis"]) if content.get("without_basis") else None,
     )
 
 

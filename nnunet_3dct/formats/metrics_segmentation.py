@@ -18,6 +18,7 @@ Interval = tuple[float, float]
 AveragedMetric = Literal["Dice", "IoU", "NSD", "HD95", "volume_error_ml", "volume_error_percent"]
 LesionCount = Literal["lesions_reference", "lesions_found", "lesions_missed", "lesions_predicted", "lesions_false"]
 Volume = Literal["volume_reference_ml", "volume_prediction_ml"]
+EmptyList = Literal["empty_in_both", "empty_reference", "empty_prediction"]
 AVERAGED: tuple[AveragedMetric, ...] = ("Dice", "IoU", "NSD", "HD95", "volume_error_ml", "volume_error_percent")
 COUNTED: tuple[LesionCount, ...] = (
     "lesions_reference", "lesions_found", "lesions_missed", "lesions_predicted", "lesions_false",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -70,6 +70,12 @@ class MultiTaskUNet(nn.Module):
             return decoder.seg_layers[-1](x), features
         outputs = [layer(f) for layer, f in zip(decoder.seg_layers, features, strict=True)]
         return outputs[::-1], features
+
+    def freeze(self, parts: Collection[str]) -> None:
+        """Train everything but these parts of the U-Net (``"encoder"``, ``"decoder"``)."""
+        for name, parameter in self.named_parameters():
+            # each once, by its first name: the decoder also holds the encoder, whose own name comes first
+            parameter.requires_grad_(name.partition(".")[0] not in parts)
 
     def unet_state_dict(self) -> dict[str, Tensor]:
         """The U-Net's weights alone, under upstream's names."""

@@ -56,8 +56,7 @@ class TargetLabels:
         """
         if self.has_regions:
             return (target[:, self.channels] > 0).flatten(1).any(1)
-        labels = torch.tensor(self.labels, device=target.device, dtype=target.dtype)
-        return torch.isin(target, labels).flatten(1).any(1)
+        return self._is_target(target).flatten(1).any(1)
 
     def voxels(self, logits: Tensor) -> Tensor:
         """Number of voxels which the network takes for target.
@@ -81,10 +80,13 @@ class TargetLabels:
         """
         if self.has_regions:
             return (logits[:, self.channels] > 0).any(1)
-        found = argmax_labels(logits.movedim(1, 0))
-        mask = found == self.labels[0]
+        return self._is_target(argmax_labels(logits.movedim(1, 0)))
+
+    def _is_target(self, voxels: Tensor) -> Tensor:
+        """Whether each voxel value is one of the target's; without a tensor of labels, for which CUDA would wait."""
+        mask = voxels == self.labels[0]
         for label in self.labels[1:]:
-            mask |= found == label
+            mask |= voxels == label
         return mask
 
 

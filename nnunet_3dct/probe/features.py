@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.formats.atomic import read_json
+from nnunet_3dct.formats.checkpoint import check_unet_fits, read_checkpoint
 from nnunet_3dct.inference.recording import PooledFeatures, recording_predictor
 from nnunet_3dct.networks.build import build_saved_head, build_unet
 from nnunet_3dct.networks.target import TargetLabels
@@ -58,28 +59,26 @@ class FeatureExtractor:
         target_labels: tuple[int | str, ...] | None,
         device: torch.device,
     ) -> None:
-        for name in ("plans.json", "dataset.json"):
-            if not (model_folder / name).is_file():
-                raise CheckpointError(f"Model folder {model_folder}: expected {name}, found none.")
-        dataset_json = json.loads((model_folder / "dataset.json").read_text())
-        self.plans = PlansManager(json.loads((model_folder / "plans.json").read_text()))
-        path = model_folder / f"fold_{fold}" / checkpoint_name
-        checkpoint = read_checkpoint(path)
-        self.trained_on = set((checkpoint.get("mt_labels") or {}).get("training", {}))
-        self.configuration = self.plans.get_configuration(checkpoint["init_args"]["configuration"])
+        plans, dataset_json = (
+            read_json(model_folder / name, "Model folder: its", CheckpointError)
+            for name in ("plans.json", "dataset.json")
+        )
+        self.plans = PlansManager(plans)
+        checkpoint = read_checkpoint(model_folder / f"fold_{fold}" / checkpoint_name)
+        self.trained_on = set(checkpoint.labels.get("training", {}))
+        self.configuration = self.plans.get_configuration(checkpoint.configuration)
         if self.configuration.previous_stage_name is not None:
             raise SettingsError(f"{model_folder}: expected a network that stands alone, found the stage of a cascade.")
 
         unet = build_unet(self.plans, self.configuration, dataset_json)
-        check_unet_fits(unet.state_dict(), checkpoint["network_weights"], str(path))
-        unet.load_state_dict(checkpoint["network_weights"])
-        head = None
-        saved_target = None
-        if HEAD_STATE in checkpoint:
-            config = head_config(checkpoint, str(path))
-            head = build_saved_head(config, unet, checkpoint.get("trainer_name", ""))
-            check_unet_fits(head.state_dict(), checkpoint[HEAD_STATE], f"{path} ({HEAD_STATE})")
-            head.load_state_dict(checkpoint[HEAD_STATE])
+        check_unet_fits(unet.state_dict(), checkpoint.unet_weights, checkpoint.source)
+        unet.load_state_dict(checkpoint.unet_weights)
+        head, saved_target = None, None
+        if checkpoint.has_head:
+            config = checkpoint.head_config
+            head = build_saved_head(config, unet, checkpoint.trainer_name)
+            check_unet_fits(head.state_dict(), checkpoint.head_weights, checkpoint.head_source)
+            head.load_state_dict(checkpoint.head_weights)
             saved_target = config["target_labels"]
         self.target = TargetLabels(self.plans.get_label_manager(dataset_json), target_labels or saved_target)
         self._recorder = PooledFeatures(unet, self.target, head)
@@ -97,10 +96,22 @@ class FeatureExtractor:
         dataset = infer_dataset_class(folder)(folder)
         for case in cases:
             image = np.asarray(dataset.load_case(case)[0][:])
-            logits = self._predictor.predict_sliding_window_return_logits(torch.from_numpy(image))
-            pooled, probs = self._recorder.result()
-            mask = self.target.mask(logits[None])[0].cpu().numpy()
+            pooled, probs, mask = self.pool(torch.from_numpy(image))
             spacing = [*self.configuration.spacing]
             if len(spacing) == 2:  # 2D networks: slices of unknown distance
                 spacing = [1.0, *spacing]
             yield case, CaseFeatures(pooled, probs, target_features(image, mask, spacing))
+
+    def pool(self, image: Tensor) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """What the network shows of one preprocessed image.
+
+        Args:
+            image: ``(C, Z, Y, X)``.
+
+        Returns:
+            Pooled features, class probabilities of the head (None where there is none) and the target that the
+            network outlines, bool ``(Z, Y, X)``.
+        """
+        logits = self._predictor.predict_sliding_window_return_logits(image)
+        pooled, probs = self._recorder.result()
+        return pooled, probs, self.target.mask(logits[None])[0].cpu().numpy()

@@ -124,7 +124,7 @@ def _score(probs: Mapping[str, np.ndarray], labels: ClassLabels, names: list[str
     truth = np.array([labels.by_case[case] for case in probs])
     table = np.stack(list(probs.values()))
     predicted = table.argmax(1)
-    metrics = class_metrics(truth, predicted, table, names)
+    metrics = dict(class_metrics(truth, predicted, table, names))
     metrics["confidence_intervals"] = confidence_intervals(truth, predicted, table, resamples=resamples)
     return metrics
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunet_3dct.report.cohort import Case, Cohort
-from nnunet_3dct.report.formats import millilitres, number, percent, title
-from nnunet_3dct.report.pictures import CasePictures, Picture, draw_case
+from nnunet_3dct.report.case_result import CaseResult
+from nnunet_3dct.report.cohort import Cohort
+from nnunet_3dct.report.pictures import CasePictures, Picture
 from nnunet_3dct.report.tables import Cell, Table
+from nnunet_3dct.report.wording import millilitres, number, percent, title
 
 # of structures on grey slices, from Okabe and Ito's colours for all kinds of colour vision; pancreas, lesion, ...
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
@@ -28,7 +29,7 @@ class ClassBar:
 class CasePage:
     """One case with its pictures and tables; ``evidence_text`` is empty without evidence."""
 
-    case: Case
+    case: CaseResult
     drawn: CasePictures
     verdict: str
     bars: list[ClassBar]
@@ -41,16 +42,15 @@ class CasePage:
         for outline in picture.outlines:
             source = "reference" if outline.reference else "predicted"
             areas.setdefault(outline.structure, []).append(f"{source} {number(outline.area, 2)} cm²")
-        found = "; ".join(f"{title(name)}: {', '.join(texts)}" for name, texts in areas.items())
+        outlined = "; ".join(f"{title(name)}: {', '.join(texts)}" for name, texts in areas.items())
         through = f" through {title(self.drawn.structure)}" if self.drawn.structure else ""
         plane = picture.plane.name.capitalize()
         where = f"{plane} slice {picture.number} of {picture.count}{through} of {self.case.name}"
-        return f"{where}. {found or 'No structure in this slice'}."
+        return f"{where}. {outlined or 'No structure in this slice'}."
 
 
-def build_case_page(case: Case, cohort: Cohort) -> CasePage:
-    """Draw a case and lay out its numbers."""
-    drawn = draw_case(case, cohort)
+def build_case_page(case: CaseResult, drawn: CasePictures, cohort: Cohort) -> CasePage:
+    """Lay out pictures and numbers of a case."""
     return CasePage(
         case,
         drawn,
@@ -61,9 +61,9 @@ def build_case_page(case: Case, cohort: Cohort) -> CasePage:
     )
 
 
-def class_verdict(case: Case, cohort: Cohort) -> str:
+def class_verdict(case: CaseResult, cohort: Cohort) -> str:
     """Predicted class with its probability, and the true one."""
-    result, classes = case.result, cohort.classes
+    result, classes = case.classified, cohort.classes
     if result is None or classes is None:
         return "No class was predicted."
     text = f"Predicted class {classes.names[result.predicted]}"
@@ -79,8 +79,8 @@ def structure_colours(cohort: Cohort) -> dict[str, str]:
     return {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(cohort.drawn_structures)}
 
 
-def _bars(case: Case, cohort: Cohort) -> list[ClassBar]:
-    result, classes = case.result, cohort.classes
+def _bars(case: CaseResult, cohort: Cohort) -> list[ClassBar]:
+    result, classes = case.classified, cohort.classes
     if result is None or classes is None or result.probabilities is None:
         return []
     return [
@@ -96,21 +96,18 @@ def _bars(case: Case, cohort: Cohort) -> list[ClassBar]:
     ]
 
 
-def _metrics(case: Case, cohort: Cohort) -> Table:
-    if cohort.segmentation is None:
-        rows: list[list[Cell]] = [
-            [title(name), millilitres(case.metrics[name]["volume_prediction_ml"])] for name in cohort.structures
-        ]
+def _metrics(case: CaseResult, cohort: Cohort) -> Table:
+    if cohort.segmentation is None or case.metrics is None:
+        rows: list[list[Cell]] = [[title(name), millilitres(case.volumes[name])] for name in cohort.structures]
         return Table("Predicted volumes", ["Structure", "Volume [ml]"], rows)
     tolerance = cohort.segmentation["settings"]["tolerance_mm"]
     header = ["Structure", "Reference [ml]", "Predicted [ml]", "Difference [ml]", "Dice", f"NSD {tolerance:g}\u00a0mm"]
-    found = [(title(name), case.metrics[name]) for name in cohort.structures]
     return Table(
         "Volumes and agreement with the reference",
         [*header, "HD95 [mm]"],
         [
             [
-                name,
+                title(name),
                 millilitres(m["volume_reference_ml"]),
                 millilitres(m["volume_prediction_ml"]),
                 millilitres(m["volume_error_ml"], "+"),
@@ -118,7 +115,7 @@ def _metrics(case: Case, cohort: Cohort) -> Table:
                 number(m["NSD"]),
                 number(m["HD95"], 1),
             ]
-            for name, m in found
+            for name, m in ((name, case.metrics[name]) for name in cohort.structures)
         ],
     )
 

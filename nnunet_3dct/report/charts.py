@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
+from nnunet_3dct.formats.metrics_class import ClassificationMetrics
 from nnunet_3dct.report.cohort import Cohort
-from nnunet_3dct.report.formats import NONE, number, percent, title
+from nnunet_3dct.report.wording import NONE, number, percent, title
 
 SIDE = 260.0  # of a square chart
 STRIP = 340.0  # length of the Dice axis
@@ -53,13 +52,14 @@ class Strip:
 def roc_curves(cohort: Cohort) -> list[Curve]:
     """ROC curve of every class that occurs, by scikit-learn; empty if the metrics hold no AUC."""
     classes = cohort.classes
-    if classes is None or classes.metrics is None or not classes.metrics.get("auc_per_class"):
+    areas = classes.metrics["auc_per_class"] if classes and classes.metrics else None
+    if classes is None or not areas:
         return []
-    known = [found for found in classes.by_case.values() if found.truth is not None and found.probabilities]
-    truth = np.array([found.truth for found in known])
-    scores = np.array([found.probabilities for found in known])
+    known = [case for case in classes.by_case.values() if case.truth is not None and case.probabilities]
+    truth = np.array([case.truth for case in known])
+    scores = np.array([case.probabilities for case in known])
     curves = []
-    for k, (name, area) in enumerate(zip(classes.names, classes.metrics["auc_per_class"], strict=True)):
+    for k, (name, area) in enumerate(zip(classes.names, areas, strict=True)):
         if area is not None:
             false_positive, true_positive, _ = roc_curve(truth == k, scores[:, k])
             points = zip(false_positive * SIDE, (1 - true_positive) * SIDE, strict=True)
@@ -67,28 +67,27 @@ def roc_curves(cohort: Cohort) -> list[Curve]:
     return curves
 
 
-def reliability(metrics: Mapping[str, Any]) -> list[Bin]:
+def reliability(metrics: ClassificationMetrics) -> list[Bin]:
     """Points of the reliability diagram, for bins with cases."""
-    bins = (metrics.get("calibration") or {}).get("reliability") or []
-    return [
-        Bin(
-            found["confidence"] * SIDE,
-            (1 - found["accuracy"]) * SIDE,
-            3 + 9 * np.sqrt(found["n"] / metrics["n_samples"]),
-            found["n"],
-            f"probability {found['low']:.1f} to {found['high']:.1f}: {found['n']} cases, mean probability "
-            f"{percent(found['confidence'])}, correct {percent(found['accuracy'])}",
+    points = []
+    for cell in metrics["calibration"]["reliability"] if metrics["calibration"] else []:
+        confidence, accuracy = cell["confidence"], cell["accuracy"]
+        if confidence is None or accuracy is None:
+            continue
+        text = (
+            f"probability {cell['low']:.1f} to {cell['high']:.1f}: {cell['n']} cases, mean probability "
+            f"{percent(confidence)}, correct {percent(accuracy)}"
         )
-        for found in bins
-        if found["n"]
-    ]
+        radius = 3 + 9 * float(np.sqrt(cell["n"] / metrics["n_samples"]))
+        points.append(Bin(confidence * SIDE, (1 - accuracy) * SIDE, radius, cell["n"], text))
+    return points
 
 
 def dice_strips(cohort: Cohort) -> list[Strip]:
     """Distribution of the Dice of every structure; empty without references."""
     strips = []
     for structure in cohort.structures:
-        values = [(case.metrics[structure].get("Dice"), case) for case in cohort.cases]
+        values = [(case.metrics[structure]["Dice"], case) for case in cohort.cases if case.metrics]
         known = sorted(((dice, case.name) for dice, case in values if dice is not None), key=lambda pair: pair[0])
         if not known:
             continue

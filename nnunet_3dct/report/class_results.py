@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.evaluation.classification import check_predictions, evaluate_predictions
-from nnunet_3dct.formats.class_files import (
-    CLASS_SUFFIX,
-    PROBABILITIES_CSV,
-    RESULTS_CSV,
-    ClassPrediction,
-    read_predictions,
-)
-from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, load_class_labels
+from nnunet_3dct.evaluation.classification import evaluate_predictions
+from nnunet_3dct.evaluation.classified_cases import check_predictions
+from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs
+from nnunet_3dct.formats.class_files import ClassPrediction, has_class_predictions, read_predictions
+from nnunet_3dct.formats.class_label_files import UNKNOWN
+from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
+from nnunet_3dct.formats.metrics_class import ClassificationMetrics
 from nnunet_3dct.report.options import ReportOptions
 
 
 @dataclass(frozen=True)
-class CaseClass:
+class ClassOfCase:
     """Class of one case.
 
     Attributes:
@@ -30,12 +26,14 @@ class CaseClass:
         probabilities: of each class ``(C,)``, None if the prediction holds none.
         truth: true class, None if it is unknown.
         review: whether the predictor asks for a second look, its confidence being low.
+        without_basis: why the class rests on nothing; None if it does not.
     """
 
     predicted: int
     probabilities: tuple[float, ...] | None
     truth: int | None
     review: bool
+    without_basis: str | None = None
 
     @property
     def correct(self) -> bool | None:
@@ -50,14 +48,22 @@ class CaseClass:
 
 @dataclass(frozen=True)
 class ClassResults:
-    """Classes of all cases; ``metrics``: what ``evaluate_classification`` returns, None without class labels."""
+    """Classes of all cases.
+
+    Attributes:
+        names: of the classes.
+        by_case: case -> class.
+        metrics: those of ``evaluate_classification``, None without class labels.
+        doubts: what makes the class predictions as a whole doubtful, such as files of two models in one folder.
+    """
 
     names: list[str]
-    by_case: dict[str, CaseClass]
-    metrics: dict[str, Any] | None
+    by_case: dict[str, ClassOfCase]
+    metrics: ClassificationMetrics | None
+    doubts: list[str]
 
 
-def read_class_results(options: ReportOptions, cases: Sequence[str]) -> ClassResults | None:
+def read_class_results(options: ReportOptions, cases: Collection[str]) -> ClassResults | None:
     """Read and evaluate the class predictions; None if there are none and no class labels were given.
 
     Args:
@@ -70,62 +76,53 @@ def read_class_results(options: ReportOptions, cases: Sequence[str]) -> ClassRes
         ClassLabelsError: the labels file cannot be used.
     """
     folder = options.class_folder or options.predictions
-    wanted = options.class_folder or options.class_labels or options.class_names
-    if not wanted and not _has_class_predictions(folder):
+    wanted = options.class_folder or options.classes or options.class_names
+    if not wanted and not has_class_predictions(folder):
         return None
     predictions, _ = read_predictions(folder)
     _check_same_cases(set(predictions), set(cases), folder)
-    given = options.class_names or _stored_names(folder, predictions)
-    if options.class_labels:
-        labels = load_class_labels(options.class_labels)
-        names = check_predictions(predictions, labels, given)
-        metrics = evaluate_predictions(predictions, labels, names, resamples=2000, seed=0)
+    given, source = _names(options.class_names, predictions, folder)
+    if options.classes:
+        labels = load_class_labels(options.classes)
+        metrics = evaluate_predictions(predictions, labels, given, resamples=2000, seed=0, names_source=source)
+        names = metrics["class_names"]
     else:
         labels, metrics = ClassLabels({}, folder), None
         # the checks compare with labels; without any, the predictions stand in for them
-        names = check_predictions(predictions, ClassLabels(_predicted(predictions), folder), given)
-    reviewed = {case for case in predictions if _content(folder, case).get("review") is True}
+        stated = ClassLabels({case: prediction.label for case, prediction in predictions.items()}, folder)
+        names = check_predictions(predictions, stated, given, source)
     by_case = {
-        case: CaseClass(
-            found.label,
-            None if found.probabilities is None else tuple(found.probabilities.tolist()),
+        case: ClassOfCase(
+            prediction.label,
+            None if prediction.probabilities is None else tuple(prediction.probabilities.tolist()),
             None if labels.by_case.get(case, UNKNOWN) == UNKNOWN else labels.by_case[case],
-            case in reviewed,
+            bool(prediction.review),
+            prediction.without_basis,
         )
-        for case, found in predictions.items()
+        for case, prediction in predictions.items()
     }
-    return ClassResults(names, by_case, metrics)
-
-
-def _has_class_predictions(folder: Path) -> bool:
-    tables = (folder / PROBABILITIES_CSV, folder / RESULTS_CSV)
-    return any(folder.glob(f"*{CLASS_SUFFIX}")) or any(table.is_file() for table in tables)
+    doubts = [*mixed_runs(predictions, options.predictions), *cases_without_basis(predictions)]  # manifests lie there
+    return ClassResults(names, by_case, metrics, doubts)
 
 
 def _check_same_cases(classified: set[str], segmented: set[str], folder: Path) -> None:
-    for found, lacking, what in (
+    for cases, lacking, what in (
         (segmented - classified, "class", "a segmentation"),
         (classified - segmented, "segmentation", "a class"),
     ):
-        if found:
+        if cases:
             raise EvaluationError(
-                f"{folder}: expected segmentation and class of the same cases; {len(found)} cases have {what} but no "
-                f"{lacking}: {listing(sorted(found))}. Predict them again, or move their files away."
+                f"{folder}: expected segmentation and class of the same cases; {len(cases)} cases have {what} but no "
+                f"{lacking}: {listing(sorted(cases))}. Predict them again, or move their files away."
             )
 
 
-def _stored_names(folder: Path, predictions: dict[str, ClassPrediction]) -> list[str] | None:
-    """Names that the model knows its classes by, if all cases agree on them."""
-    found = {json.dumps(_content(folder, case).get("class_names")) for case in predictions}
-    names = json.loads(found.pop()) if len(found) == 1 else None
-    return [str(name) for name in names] if isinstance(names, list) else None
-
-
-def _predicted(predictions: dict[str, ClassPrediction]) -> dict[str, int]:
-    return {case: found.label for case, found in predictions.items()}
-
-
-def _content(folder: Path, case: str) -> dict[str, Any]:
-    """Content of a case's JSON, which ``read_predictions`` has checked; empty if the classes come from a table."""
-    path = folder / f"{case}{CLASS_SUFFIX}"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _names(
+    given: Sequence[str] | None, predictions: Mapping[str, ClassPrediction], folder: Path
+) -> tuple[Sequence[str] | None, str]:
+    """Names of the classes and where they stand: those given, else those that all class files agree on."""
+    if given:
+        return given, "class_names"
+    stated = {prediction.class_names for prediction in predictions.values()}
+    names = next(iter(stated)) if len(stated) == 1 else None
+    return names, f"class_names in the class files of {folder}"

@@ -1,135 +1,207 @@
-"""All that a report says about its cases, collected before anything is drawn."""
+"""All that a report says about its cases, read once before anything is rendered."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunet_3dct.evaluation.segmentation import WHOLE_ORGAN, evaluate_segmentation, structure_labels
-from nnunet_3dct.formats.label_volumes import LabelScheme, load_label_scheme
-from nnunet_3dct.report.case_files import CaseFiles, find_case_files, images_without_prediction
-from nnunet_3dct.report.class_results import CaseClass, ClassResults, read_class_results
-from nnunet_3dct.report.grids import read_labels
+from nnunet_3dct.evaluation.case_segmentation import case_metrics, structure_labels
+from nnunet_3dct.evaluation.segmentation import check_settings
+from nnunet_3dct.evaluation.segmentation_summary import summarize
+from nnunet_3dct.evaluation.surface import quiet_monai
+from nnunet_3dct.formats.image_readers import ImageReader
+from nnunet_3dct.formats.label_volumes import (
+    LabelScheme,
+    Volume,
+    find_reader,
+    load_label_scheme,
+    match_files,
+    read_pair,
+    read_volume,
+)
+from nnunet_3dct.formats.metrics_segmentation import (
+    WHOLE_ORGAN,
+    CaseSegmentation,
+    SegmentationMetrics,
+    SegmentationSettings,
+)
+from nnunet_3dct.report.case_result import CaseResult, choose_pages
+from nnunet_3dct.report.class_results import ClassResults, read_class_results
 from nnunet_3dct.report.options import ReportOptions
+from nnunet_3dct.report.orientation import orient_labels, read_image
+from nnunet_3dct.report.pictures import add_image, draw_case
+from nnunet_3dct.report.predicted_case import PredictedCase, check_grids, find_cases
 from nnunet_3dct.report.provenance import Provenance, read_provenance
 
+LESION_OVERLAP = 0.1  # of evaluate_segmentation
 
-@dataclass(frozen=True)
-class Case:
-    """One case.
-
-    Attributes:
-        files: where it lies.
-        metrics: by structure, those of ``evaluate_segmentation``; without references ``volume_prediction_ml`` alone.
-        result: its class, None without class predictions.
-        number: position in the report, from 1.
-    """
-
-    files: CaseFiles
-    metrics: Mapping[str, Mapping[str, Any]]
-    result: CaseClass | None
-    number: int
-
-    @property
-    def name(self) -> str:
-        """Identifier: the file name without ending."""
-        return self.files.case
-
-    @property
-    def anchor(self) -> str:
-        """Identifier of its section; names of cases may hold what no identifier may."""
-        return f"case-{self.number}"
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean Dice of the structures of dataset.json that have one."""
-        values = [m["Dice"] for name, m in self.metrics.items() if name != WHOLE_ORGAN and m.get("Dice") is not None]
-        return float(np.mean(values)) if values else None
+Progress = Callable[[Iterable[CaseResult], int], Iterable[CaseResult]]
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """All cases and their metrics; ``segmentation`` and ``classes`` are None if there is nothing to compare."""
+    """All cases and their metrics.
+
+    Attributes:
+        options: of the report.
+        scheme: what ``dataset.json`` says about label volumes.
+        structures: name -> voxel labels, the whole organ among them where it is not the one structure.
+        cases: sorted by name; those with a section of their own have pictures.
+        segmentation: metrics over all cases, None without references.
+        classes: None without class predictions.
+        provenance: of the predictions.
+        not_predicted: cases of the image folder without a prediction.
+        left_out: file or case -> why it is in no case.
+    """
 
     options: ReportOptions
     scheme: LabelScheme
     structures: dict[str, tuple[int, ...]]
-    cases: list[Case]
-    segmentation: dict[str, Any] | None
+    cases: list[CaseResult]
+    segmentation: SegmentationMetrics | None
     classes: ClassResults | None
     provenance: Provenance
     not_predicted: list[str]
+    left_out: dict[str, str]
 
     @property
-    def known_labels(self) -> tuple[int, ...]:
-        """Every value that a label volume may hold."""
-        return known_labels(self.scheme)
+    def pages(self) -> list[CaseResult]:
+        """Cases with a section of their own."""
+        return [case for case in self.cases if case.drawn]
 
     @property
     def drawn_structures(self) -> dict[str, tuple[int, ...]]:
         """The structures of dataset.json, without the whole organ that they make up."""
-        return {name: labels for name, labels in self.structures.items() if name != WHOLE_ORGAN}
+        return _without_organ(self.structures)
 
 
-def known_labels(scheme: LabelScheme) -> tuple[int, ...]:
-    """Return background, foreground and ignore label."""
-    return (0, *scheme.foreground, *(() if scheme.ignore is None else (scheme.ignore,)))
+def collect(options: ReportOptions, progress: Progress | None = None) -> Cohort:
+    """Find, read, check and evaluate the cases; each volume is read once.
 
-
-def collect(options: ReportOptions) -> Cohort:
-    """Find, check and evaluate the cases.
+    Args:
+        options: folders and settings.
+        progress: wraps the cases as they are read, called with their number too.
 
     Raises:
+        SettingsError: a setting is out of range.
         EvaluationError: files are missing or do not belong together; the message names them.
         ImageError: a volume cannot be read or does not lie on the grid of its prediction.
         ClassLabelsError: the class labels cannot be used.
     """
     options.check()
-    dataset_json = options.find_dataset_json()
-    scheme = load_label_scheme(dataset_json)
-    structures = structure_labels(scheme.content["labels"], scheme.ignore)
-    if len(structures) == 2:  # the whole organ is the one structure there is
-        del structures[WHOLE_ORGAN]
-    files = find_case_files(options, scheme.file_ending)
-    classes = read_class_results(options, [found.case for found in files])
-    segmentation, metrics = None, {}
-    if options.labels:
-        segmentation = _evaluate(options, options.labels, dataset_json)
-        metrics = {case["case"]: case["metrics"] for case in segmentation["metric_per_case"]}
-    cases = [
-        Case(
-            found,
-            metrics.get(found.case) or _volumes(found, structures, scheme),
-            classes.by_case[found.case] if classes else None,
-            number,
-        )
-        for number, found in enumerate(files, start=1)
-    ]
-    left_out = images_without_prediction(options, files, scheme.file_ending)
+    settings = check_settings(options.tolerance, LESION_OVERLAP)
+    scheme = load_label_scheme(options.find_dataset_json())
+    folders = find_cases(options, scheme.file_ending)
     provenance = read_provenance(options.predictions)
-    return Cohort(options, scheme, structures, cases, segmentation, classes, provenance, left_out)
-
-
-def _evaluate(options: ReportOptions, references: Path, dataset_json: Path) -> dict[str, Any]:
-    return evaluate_segmentation(
-        references,
-        options.predictions,
-        dataset_json,
-        tolerance=options.tolerance,
-        num_processes=options.num_processes,
-        chill=options.chill,
+    classes = read_class_results(options, [found.case for found in folders.cases])
+    missing: list[str] = []
+    if options.labels:
+        _, missing = match_files(options.labels, options.predictions, scheme.file_ending, chill=options.chill)
+    read = _Reader(options, scheme, find_reader(scheme, folders.cases[0].prediction), settings, classes)
+    check_grids(folders.cases, read.reader)
+    with quiet_monai(), ThreadPoolExecutor(_workers(options, folders.cases)) as pool:
+        results: Iterable[tuple[CaseResult, list[str]]] = pool.map(
+            read.case, folders.cases, range(1, 1 + len(folders.cases))
+        )
+        rounded: list[str] = []
+        cases = list(_unpack(results, rounded, progress, len(folders.cases)))
+        chosen = choose_pages(cases, options.max_cases)
+        pages = {case.number: case for case in pool.map(read.image, chosen)}
+    cases = [pages.get(case.number) or replace(case, drawn=None) for case in cases]
+    segmentation = _summary(cases, read.structures, settings, missing, rounded)
+    return Cohort(
+        options,
+        scheme,
+        read.structures,
+        cases,
+        segmentation,
+        classes,
+        provenance,
+        folders.not_predicted,
+        folders.left_out,
     )
 
 
-def _volumes(files: CaseFiles, structures: Mapping[str, tuple[int, ...]], scheme: LabelScheme) -> dict[str, Any]:
-    """Predicted volumes in ml, where there is no reference to compare with."""
-    volume = read_labels(files.prediction, files.case, known_labels(scheme))
-    voxel = float(np.prod(volume.spacing)) / 1000
-    return {
-        name: {"volume_prediction_ml": np.count_nonzero(np.isin(volume.array, labels)) * voxel}
-        for name, labels in structures.items()
-    }
+def _workers(options: ReportOptions, cases: Sequence[PredictedCase]) -> int:
+    return min(options.num_processes, len(cases), os.cpu_count() or 1)
+
+
+def _unpack(
+    results: Iterable[tuple[CaseResult, list[str]]], rounded: list[str], progress: Progress | None, number: int
+) -> Iterable[CaseResult]:
+    """The cases alone; what had to be rounded is added to ``rounded``."""
+
+    def cases() -> Iterable[CaseResult]:
+        for case, paths in results:
+            rounded.extend(paths)
+            yield case
+
+    return progress(cases(), number) if progress else cases()
+
+
+def _summary(
+    cases: Sequence[CaseResult],
+    structures: Mapping[str, tuple[int, ...]],
+    settings: SegmentationSettings,
+    missing: Sequence[str],
+    rounded: Sequence[str],
+) -> SegmentationMetrics | None:
+    compared: list[CaseSegmentation] = [
+        {"case": case.name, "metrics": dict(case.metrics)} for case in cases if case.metrics is not None
+    ]
+    return summarize(compared, structures, settings, missing=missing, rounded=rounded) if compared else None
+
+
+def _without_organ(structures: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: labels for name, labels in structures.items() if name != WHOLE_ORGAN}
+
+
+class _Reader:
+    """Reads cases, in several threads at a time."""
+
+    def __init__(
+        self,
+        options: ReportOptions,
+        scheme: LabelScheme,
+        reader: ImageReader,
+        settings: SegmentationSettings,
+        classes: ClassResults | None,
+    ) -> None:
+        self.options, self.scheme, self.reader = options, scheme, reader
+        self.settings, self.classes = settings, classes
+        self.structures = structure_labels(scheme.content["labels"], scheme.ignore)
+        if len(self.structures) == 2:  # the whole organ is the one structure there is
+            del self.structures[WHOLE_ORGAN]
+
+    def case(self, files: PredictedCase, number: int) -> tuple[CaseResult, list[str]]:
+        """Labels and evidence of a case: metrics, and pictures without the image; and the files that were rounded."""
+        metrics, reference, rounded = None, None, []
+        if files.reference:
+            pair = read_pair(files.reference, files.prediction, self.reader, self.scheme)
+            metrics = case_metrics(pair, self.structures, self.settings)
+            volume, rounded = pair.prediction, pair.rounded
+            reference = orient_labels(pair.reference, files.case)
+        else:
+            volume = read_volume(files.prediction, self.reader, self.scheme)
+            rounded = [str(files.prediction)] if volume.rounding else []
+        evidence = read_image(files.evidence, files.case, "evidence", self.reader) if files.evidence else None
+        drawn = draw_case(_without_organ(self.structures), orient_labels(volume, files.case), reference, evidence)
+        classified = self.classes.by_case[files.case] if self.classes else None
+        return CaseResult(files, number, self._volumes(volume), metrics, classified, drawn), rounded
+
+    def image(self, case: CaseResult) -> CaseResult:
+        """The case with the slices of its image, if there is one."""
+        if not case.files.image or not case.drawn:
+            return case
+        image = read_image(case.files.image, case.name, "image", self.reader)
+        return replace(case, drawn=add_image(case.drawn, image, self.options.window))
+
+    def _volumes(self, volume: Volume) -> dict[str, float]:
+        voxel = float(np.prod(volume.properties["spacing"])) / 1000
+        return {
+            name: np.count_nonzero(np.isin(volume.labels, labels)) * voxel for name, labels in self.structures.items()
+        }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_3dct.errors import listing
+from nnunet_3dct.formats.metrics_segmentation import EmptyList
 from nnunet_3dct.report.cohort import Cohort
-from nnunet_3dct.report.formats import title
+from nnunet_3dct.report.wording import title
 
 SHOWN = 10
-EMPTY = (
+EMPTY: tuple[tuple[EmptyList, str], ...] = (
     ("empty_in_both", "empty in reference and prediction, no Dice"),
     ("empty_prediction", "nothing predicted, Dice 0 and no Hausdorff distance"),
     ("empty_reference", "predicted where the reference is empty, Dice 0 and no Hausdorff distance"),
@@ -19,7 +20,7 @@ EMPTY = (
 def warnings(cohort: Cohort) -> list[str]:
     """What makes the results doubtful or incomplete."""
     found = [f"{case} could not be predicted: {reason}" for case, reason in cohort.provenance.failed.items()]
-    reviewed = [case.name for case in cohort.cases if case.result and case.result.review]
+    reviewed = [case.name for case in cohort.cases if case.classified and case.classified.review]
     if reviewed:
         found.append(
             f"{_cases(len(reviewed))} marked for review, the class being uncertain: {listing(reviewed, SHOWN)}"
@@ -37,14 +38,20 @@ def warnings(cohort: Cohort) -> list[str]:
     if cohort.not_predicted:
         left_out = listing(cohort.not_predicted, SHOWN)
         found.append(f"{len(cohort.not_predicted)} cases of the image folder have no prediction: {left_out}")
+    if cohort.left_out:
+        files = [f"{name} ({reason})" for name, reason in cohort.left_out.items()]
+        found.append(f"Left out: {listing(files, SHOWN)}")
     return [*found, *_class_warnings(cohort)]
 
 
 def _class_warnings(cohort: Cohort) -> list[str]:
-    metrics = cohort.classes.metrics if cohort.classes else None
-    if metrics is None:
+    if cohort.classes is None:
         return []
-    found = [str(warning) for warning in metrics["warnings"]]
+    found = [f"{doubt[0].upper()}{doubt[1:]}" for doubt in cohort.classes.doubts]
+    metrics = cohort.classes.metrics
+    if metrics is None:
+        return found
+    found += metrics["warnings"]
     if metrics["auc_undefined_reason"]:
         found.append(f"No AUC: {metrics['auc_undefined_reason']}")
     if unknown := metrics["excluded_unknown_label"]:
@@ -53,15 +60,18 @@ def _class_warnings(cohort: Cohort) -> list[str]:
 
 
 def not_given(cohort: Cohort) -> list[str]:
-    """What the report lacks, and the flag that brings it."""
+    """What the report lacks."""
     options = cohort.options
     return [
         text
         for lacking, text in (
-            (options.labels is None, "No references (-g): no Dice, no reference outlines."),
-            (options.images is None, "No images (-i): outlines without slices."),
+            (options.labels is None, "No references were given: no Dice, no reference outlines."),
+            (options.images is None, "No images were given: outlines without slices."),
             (cohort.classes is None, "No class predictions were found: segmentation only."),
-            (cohort.classes is not None and cohort.classes.metrics is None, "No class labels (-c): no class metrics."),
+            (
+                cohort.classes is not None and cohort.classes.metrics is None,
+                "No class labels were given: no class metrics.",
+            ),
         )
         if lacking
     ]

@@ -1,4 +1,4 @@
-"""Outlines of structures in a slice, as paths of an SVG."""
+"""Outlines of structures in a slice, in mm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ import numpy as np
 from skimage.measure import find_contours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outline:
-    """Outline of one structure: ``path`` in mm from the upper left corner, ``area`` in cm²."""
+    """Outline of one structure in a slice.
+
+    Attributes:
+        structure: its name.
+        reference: whether it is the reference's.
+        lines: points ``(N, 2)`` of each line, down and across in mm from the upper left corner; the first point of a
+            closed one is its last too.
+        area: in cm².
+    """
 
     structure: str
     reference: bool
-    path: str
+    lines: tuple[np.ndarray, ...]
     area: float
+
+    @property
+    def path(self) -> str:
+        """The lines as path data of an SVG."""
+        return svg_path(self.lines)
 
 
 def draw_outlines(
@@ -40,17 +53,19 @@ def draw_outlines(
         Outline(
             name,
             reference,
-            outline_path(masks[name], pixel, [masks[later] for later in order[position + 1 :]]),
+            outline_lines(masks[name], pixel, [masks[later] for later in order[position + 1 :]]),
             float(np.count_nonzero(masks[name]) * area),
         )
         for position, name in enumerate(order)
     ]
 
 
-def outline_path(mask: np.ndarray, pixel: tuple[float, float], drawn_later: Iterable[np.ndarray] = ()) -> str:
-    """Return the border of ``mask`` ``(H, W)`` as path data in mm, without what masks that are drawn later share."""
+def outline_lines(
+    mask: np.ndarray, pixel: tuple[float, float], drawn_later: Iterable[np.ndarray] = ()
+) -> tuple[np.ndarray, ...]:
+    """Return the border of ``mask`` ``(H, W)`` as lines in mm, without what masks that are drawn later share."""
     later = [np.pad(other, 1) for other in drawn_later]
-    lines = []
+    lines: list[np.ndarray] = []
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
         # each point lies halfway between a pixel inside and one outside
         low, high = np.floor(contour).astype(int), np.ceil(contour).astype(int)
@@ -58,8 +73,13 @@ def outline_path(mask: np.ndarray, pixel: tuple[float, float], drawn_later: Iter
         for other in later:
             hidden |= other[tuple(low.T)] != other[tuple(high.T)]
         points = (contour - 0.5) * pixel  # minus the padding, plus half a pixel: its centre
-        lines += [_line(points[start:end]) for start, end in _visible_runs(hidden)]
-    return "".join(lines)
+        lines += [points[start:end] for start, end in _visible_runs(hidden)]
+    return tuple(lines)
+
+
+def svg_path(lines: Iterable[np.ndarray]) -> str:
+    """Write lines of points ``(N, 2)``, down and across, as path data of an SVG."""
+    return "".join(_line(points) for points in lines)
 
 
 def _visible_runs(hidden: np.ndarray) -> list[tuple[int, int]]:

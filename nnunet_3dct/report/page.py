@@ -5,57 +5,142 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nnunet_3dct import __version__
-from nnunet_3dct.report import charts, formats, notes, tables
+from nnunet_3dct.formats.atomic import write_text
+from nnunet_3dct.report import charts, notes, tables, wording
 from nnunet_3dct.report.case_page import build_case_page, structure_colours
-from nnunet_3dct.report.cohort import Case, Cohort, collect
-from nnunet_3dct.report.options import ReportOptions
-from nnunet_3dct.report.ranking import choose_pages, rankings
+from nnunet_3dct.report.cohort import Cohort, Progress, collect
+from nnunet_3dct.report.options import WINDOW, ReportOptions
+from nnunet_3dct.report.ranking import rankings
 from nnunet_3dct.report.rasters import EVIDENCE_OPACITY, evidence_colours
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page and what it shows: ``cases`` with a section each, of ``total``."""
+    """A report that was written.
 
-    html: str
-    cases: int
-    total: int
+    Attributes:
+        path: of the HTML file.
+        num_cases: predicted cases.
+        num_pages: cases with pictures.
+        warnings: what makes the results doubtful or incomplete, as the page says it.
+    """
+
+    path: Path
+    num_cases: int
+    num_pages: int
+    warnings: list[str]
 
 
-def build_report(options: ReportOptions, now: datetime | None = None) -> Report:
-    """Evaluate the predictions and write the page.
+def write_report(
+    predictions: Path | str,
+    output: Path | str,
+    *,
+    labels: Path | str | None = None,
+    images: Path | str | None = None,
+    classes: Path | str | None = None,
+    dataset_json: Path | str | None = None,
+    class_folder: Path | str | None = None,
+    class_names: Sequence[str] | None = None,
+    window: tuple[float, float] = WINDOW,
+    max_cases: int | None = None,
+    tolerance: float = 2.0,
+    chill: bool = False,
+    num_processes: int = 1,
+) -> Report:
+    """Write one self-contained HTML file with the metrics and pictures of a prediction folder.
+
+    Whatever is not given is left out of the page, and the page says so.
 
     Args:
-        options: folders and settings.
-        now: date that the page carries, None for the present.
+        predictions: folder of predicted label volumes.
+        output: the HTML file.
+        labels: folder of reference label volumes.
+        images: folder of images, ``<case>_0000<ending>``.
+        classes: ``classification.json`` or ``classification.csv``.
+        dataset_json: None for the one in ``predictions``.
+        class_folder: folder of the class predictions, None for ``predictions``.
+        class_names: names of the classes 0, 1, ...; None for those that the class files state.
+        window: lowest and highest intensity of the pictures, HU for CT.
+        max_cases: how many cases get pictures, those with the lowest Dice first; None for all.
+        tolerance: of the surface Dice, in mm.
+        chill: accept references without a prediction.
+        num_processes: how many cases are read and compared at the same time (threads).
 
     Raises:
+        SettingsError: a setting is out of range.
         EvaluationError: files are missing or do not belong together.
         ImageError: a volume cannot be read or does not lie on its case's grid.
         ClassLabelsError: the class labels cannot be used.
+        OutputError: the file cannot be written.
+
+    Examples:
+        >>> import nnunet_3dct
+        >>> report = nnunet_3dct.write_report(
+        ...     predictions, tmp / "report.html", labels=labels, images=images, classes=classes, max_cases=2
+        ... )
+        >>> report.num_cases, report.num_pages
+        (6, 2)
+        >>> report.path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+        True
     """
-    cohort = collect(options)
-    chosen = choose_pages(cohort)
-    template = _environment().get_template("report.html")
-    html = template.render(
-        **_cohort_context(cohort, chosen),
-        date=(now or datetime.now()).strftime("%Y-%m-%d %H:%M"),
-        pages=(build_case_page(case, cohort) for case in chosen),  # drawn one at a time, as the template asks for them
-        colours=structure_colours(cohort),
-        window=options.window,
-        channel=_channel(cohort),
-        evidence_stops=[tuple(int(part) for part in colour) for colour in evidence_colours(5)],
-        evidence_opacity=EVIDENCE_OPACITY,
+    options = ReportOptions(
+        predictions=Path(predictions),
+        labels=_path(labels),
+        images=_path(images),
+        classes=_path(classes),
+        dataset_json=_path(dataset_json),
+        class_folder=_path(class_folder),
+        class_names=tuple(class_names) if class_names else None,
+        window=window,
+        max_cases=max_cases,
+        tolerance=tolerance,
+        chill=chill,
+        num_processes=num_processes,
     )
-    return Report(html, len(chosen), len(cohort.cases))
+    return write_page(options, Path(output))
 
 
-def _cohort_context(cohort: Cohort, chosen: Sequence[Case]) -> dict[str, Any]:
+def write_page(options: ReportOptions, output: Path, progress: Progress | None = None) -> Report:
+    """What :func:`write_report` does; ``progress`` as in :func:`~nnunet_3dct.report.cohort.collect`."""
+    cohort = collect(options, progress)
+    write_text(render(cohort), output)
+    return Report(output, len(cohort.cases), len(cohort.pages), notes.warnings(cohort))
+
+
+def render(cohort: Cohort, now: datetime | None = None) -> str:
+    """Lay out the page; nothing is read any more.
+
+    Args:
+        cohort: all that it says.
+        now: date that the page carries, None for the present.
+    """
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            **_cohort_context(cohort),
+            date=(now or datetime.now()).strftime("%Y-%m-%d %H:%M"),
+            pages=[build_case_page(case, case.drawn, cohort) for case in cohort.cases if case.drawn],
+            colours=structure_colours(cohort),
+            window=cohort.options.window,
+            channel=_channel(cohort),
+            evidence_stops=[tuple(int(part) for part in colour) for colour in evidence_colours(5)],
+            evidence_opacity=EVIDENCE_OPACITY,
+        )
+    )
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _cohort_context(cohort: Cohort) -> dict[str, Any]:
     metrics = cohort.classes.metrics if cohort.classes else None
     return {
         "cohort": cohort,
@@ -71,8 +156,8 @@ def _cohort_context(cohort: Cohort, chosen: Sequence[Case]) -> dict[str, Any]:
         "curves": charts.roc_curves(cohort),
         "bins": charts.reliability(metrics) if metrics else [],
         "rankings": rankings(cohort),
-        "linked": {case.name for case in chosen},
-        "limited": len(chosen) < len(cohort.cases),
+        "linked": {case.name for case in cohort.pages},
+        "limited": len(cohort.pages) < len(cohort.cases),
     }
 
 
@@ -83,7 +168,7 @@ def _overview(cohort: Cohort) -> list[tuple[str, str]]:
         ("Predictions", options.predictions),
         ("References", options.labels),
         ("Images", options.images),
-        ("Class labels", options.class_labels),
+        ("Class labels", options.classes),
     )
     return [
         ("Cases", str(len(cohort.cases))),
@@ -107,6 +192,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=formats.number, percent=formats.percent, millilitres=formats.millilitres, words=formats.title
+        number=wording.number, percent=wording.percent, millilitres=wording.millilitres, words=wording.title
     )
     return environment

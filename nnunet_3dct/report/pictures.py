@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunet_3dct.report.cohort import Case, Cohort
-from nnunet_3dct.report.grids import OrientedVolume, read_labels, read_oriented
-from nnunet_3dct.report.outlines import Outline, draw_outlines, outline_path
+from nnunet_3dct.report.orientation import OrientedVolume
+from nnunet_3dct.report.outlines import Outline, draw_outlines, outline_lines, svg_path
 from nnunet_3dct.report.rasters import evidence_png, slice_png
 from nnunet_3dct.report.slices import PLANES, Plane, Target, find_target
 
@@ -17,7 +17,7 @@ CLOSE_UP_SHARE = 0.3  # of a picture's area; closer views that all show more add
 EVIDENCE_LEVEL = 0.5  # of the line around the strongest evidence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """One slice.
 
@@ -73,40 +73,46 @@ class CasePictures:
         return any(box[2] * box[3] <= CLOSE_UP_SHARE * p.width * p.height for p, box in boxes)
 
 
-def draw_case(case: Case, cohort: Cohort) -> CasePictures:
-    """Read the volumes of a case and draw its slices.
+def draw_case(
+    structures: Mapping[str, tuple[int, ...]],
+    prediction: OrientedVolume,
+    reference: OrientedVolume | None = None,
+    evidence: OrientedVolume | None = None,
+) -> CasePictures:
+    """Draw all of a case but the image itself, which :func:`add_image` puts behind it.
 
-    Raises:
-        ImageError: a volume cannot be read.
+    Args:
+        structures: name -> voxel labels.
+        prediction, reference: label volumes.
+        evidence: 0 to 1.
     """
-    files, structures = case.files, cohort.drawn_structures
-    prediction = read_labels(files.prediction, case.name, cohort.known_labels)
-    reference = read_labels(files.reference, case.name, cohort.known_labels) if files.reference else None
-    image = read_oriented(files.image, case.name) if files.image else None
-    evidence = read_oriented(files.evidence, case.name) if files.evidence else None
-    sources = [volume.array for volume in (prediction, reference) if volume]
-    target = find_target(structures, *sources)
+    volumes = [volume.array for volume in (prediction, reference) if volume]
+    target = find_target(structures, *volumes)
+    by_size = {name: structures[name] for name in target.by_size}
+    pictures = [_draw(plane, target, by_size, prediction, reference, evidence) for plane in PLANES]
+    described = _describe_evidence(evidence, prediction, target, structures) if evidence else None
+    return CasePictures(pictures, target.structure, described)
+
+
+def add_image(drawn: CasePictures, image: OrientedVolume, window: tuple[float, float]) -> CasePictures:
+    """Return the pictures of a case with the slices of its image, the intensities of ``window`` from black to white."""
     pictures = [
-        _draw(plane, target, cohort, prediction=prediction, reference=reference, image=image, evidence=evidence)
-        for plane in PLANES
+        replace(picture, image=slice_png(picture.plane.cut(image.array, picture.number - 1), window))
+        for picture in drawn.pictures
     ]
-    found = _describe_evidence(evidence, prediction, target, cohort) if evidence else None
-    return CasePictures(pictures, target.structure, found)
+    return replace(drawn, pictures=pictures)
 
 
 def _draw(
     plane: Plane,
     target: Target,
-    cohort: Cohort,
-    *,
+    structures: Mapping[str, tuple[int, ...]],
     prediction: OrientedVolume,
     reference: OrientedVolume | None,
-    image: OrientedVolume | None,
     evidence: OrientedVolume | None,
 ) -> Picture:
     index = target.position[plane.axis]
     pixel = plane.pixel(prediction.spacing)
-    structures = {name: cohort.structures[name] for name in target.by_size}
     outlines: list[Outline] = []
     for volume in (prediction, reference):
         if volume:
@@ -120,32 +126,34 @@ def _draw(
         prediction.array.shape[plane.axis],
         columns * pixel[1],
         rows * pixel[0],
-        slice_png(plane.cut(image.array, index), cohort.options.window) if image else None,
+        None,
         outlines,
         None if target.mask is None else _close_up(plane.cut(target.mask, index), pixel),
         None if shown is None else evidence_png(shown),
-        "" if shown is None else outline_path(shown >= EVIDENCE_LEVEL, pixel),
+        "" if shown is None else svg_path(outline_lines(shown >= EVIDENCE_LEVEL, pixel)),
     )
 
 
 def _close_up(mask: np.ndarray, pixel: tuple[float, float]) -> tuple[float, float, float, float]:
     """A square around the target, as far as the picture reaches: ``(x, y, width, height)``."""
     total = np.multiply(mask.shape, pixel)
-    found = np.argwhere(mask)
-    low, high = found.min(axis=0) * pixel, (found.max(axis=0) + 1) * pixel
+    inside = np.argwhere(mask)
+    low, high = inside.min(axis=0) * pixel, (inside.max(axis=0) + 1) * pixel
     side = np.minimum(np.max(high - low) + 2 * CLOSE_UP_MARGIN, total)
     top, left = np.clip((low + high - side) / 2, 0, total - side)
     return float(left), float(top), float(side[1]), float(side[0])
 
 
-def _describe_evidence(volume: OrientedVolume, prediction: OrientedVolume, target: Target, cohort: Cohort) -> Evidence:
+def _describe_evidence(
+    volume: OrientedVolume, prediction: OrientedVolume, target: Target, structures: Mapping[str, tuple[int, ...]]
+) -> Evidence:
     values = np.clip(np.nan_to_num(volume.array), 0, 1)
     total = float(values.sum(dtype=np.float64))
     if not total:
         return Evidence({}, {})
     inside = {
         name: float(values[np.isin(prediction.array, labels)].sum(dtype=np.float64)) / total
-        for name, labels in cohort.drawn_structures.items()
+        for name, labels in structures.items()
     }
     strongest = np.unravel_index(int(values.argmax()), values.shape)
     distances = {

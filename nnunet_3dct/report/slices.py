@@ -31,8 +31,8 @@ class Plane:
 
     def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
         """Return slice ``index`` as rows and columns of the picture."""
-        found = volume.take(index, axis=self.axis)
-        return found if self.axis == 0 else found[::-1]
+        rows: np.ndarray = volume.take(index, axis=self.axis)
+        return rows if self.axis == 0 else rows[::-1]
 
     def pixel(self, spacing: tuple[float, float, float]) -> tuple[float, float]:
         """Return height and width of a pixel in mm, from the ``(z, y, x)`` spacing."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, METRICS_OF_A_CLASS
+from nnunet_3dct.formats.metrics_class import ClassificationMetrics
+from nnunet_3dct.formats.metrics_segmentation import AveragedMetric, Statistics
 from nnunet_3dct.report.cohort import Cohort
-from nnunet_3dct.report.formats import NONE, interval, number, percent, title
+from nnunet_3dct.report.wording import NONE, interval, number, percent, title
 
+LesionNumber = Literal[
+    "lesions_reference",
+    "lesions_found",
+    "lesions_missed",
+    "lesions_false",
+    "sensitivity",
+    "precision",
+    "false_per_case",
+]
 # key, name, decimals; {tolerance} is that of the surface Dice
-SEGMENTATION = (
+SEGMENTATION: tuple[tuple[AveragedMetric, str, int], ...] = (
     ("Dice", "Dice", 3),
     ("IoU", "IoU", 3),
     ("NSD", "Surface Dice at {tolerance:g} mm (NSD)", 3),
@@ -19,7 +30,7 @@ SEGMENTATION = (
     ("volume_error_ml", "Volume error [ml]", 2),
     ("volume_error_percent", "Volume error [%]", 1),
 )
-LESIONS = (
+LESIONS: tuple[tuple[LesionNumber, str, int], ...] = (
     ("lesions_reference", "In the reference", 0),
     ("lesions_found", "Found", 0),
     ("lesions_missed", "Missed", 0),
@@ -47,15 +58,15 @@ def segmentation_tables(cohort: Cohort) -> list[Table]:
     result = cohort.segmentation
     if result is None:
         return []
-    found = [(name, result["structures"][name]) for name in cohort.structures]
+    summaries = [(name, result["structures"][name]) for name in cohort.structures]
     tolerance, overlap = result["settings"]["tolerance_mm"], percent(result["settings"]["lesion_overlap"])
     metrics: list[list[Cell]] = [
         [title(name), *(_statistics(summary[key], digits, result["n_cases"]) for key, _, digits in SEGMENTATION)]
-        for name, summary in found
+        for name, summary in summaries
     ]
     parts: list[list[Cell]] = [
         [title(name), *(number(summary["lesions"][key], digits) for key, _, digits in LESIONS)]
-        for name, summary in found
+        for name, summary in summaries
     ]
     return [
         Table(
@@ -71,7 +82,7 @@ def segmentation_tables(cohort: Cohort) -> list[Table]:
     ]
 
 
-def _statistics(found: Mapping[str, Any], digits: int, cases: int) -> Cell:
+def _statistics(found: Statistics, digits: int, cases: int) -> Cell:
     if found["mean"] is None:
         return NONE
     lines = [number(found["mean"], digits)]
@@ -83,21 +94,21 @@ def _statistics(found: Mapping[str, Any], digits: int, cases: int) -> Cell:
     return tuple(lines)
 
 
-def class_tables(metrics: Mapping[str, Any]) -> list[Table]:
+def class_tables(metrics: ClassificationMetrics) -> list[Table]:
     """Metrics over all classes, and of each."""
-    intervals = metrics.get("confidence_intervals") or {}
+    intervals = metrics["confidence_intervals"] or {}
     overall: list[list[Cell]] = [
         [label, number(metrics[key]), interval(intervals.get(key))]
         for key, label in CLASS_METRICS.items()
-        if metrics.get(key) is not None
+        if metrics[key] is not None
     ]
-    by_class = metrics.get("confidence_intervals_per_class") or {}
-    columns = [(key, label) for key, label in METRICS_OF_A_CLASS.items() if metrics.get(key)]
+    by_class = metrics["confidence_intervals_per_class"] or {}
+    columns = [(key, label, values) for key, label in METRICS_OF_A_CLASS.items() if (values := metrics[key])]
     rows: list[list[Cell]] = [
         [
             name,
-            *(_with_interval(metrics[key][k], (by_class.get(key) or {k: None})[k]) for key, _ in columns),
-            str(int(sum(metrics["confusion_matrix"][k]))),
+            *(_with_interval(values[k], by_class[key][k] if key in by_class else None) for key, _, values in columns),
+            str(sum(metrics["confusion_matrix"][k])),
         ]
         for k, name in enumerate(metrics["class_names"])
     ]
@@ -105,13 +116,13 @@ def class_tables(metrics: Mapping[str, Any]) -> list[Table]:
         Table("Class metrics with 95 % bootstrap intervals", ["Metric", "Value", "95 % interval"], overall),
         Table(
             "Each class against the rest, 95 % intervals below" if by_class else "Each class against the rest",
-            ["Class", *(label for _, label in columns), "Cases"],
+            ["Class", *(label for _, label, _ in columns), "Cases"],
             rows,
         ),
     ]
 
 
-def _with_interval(value: float | None, bounds: Any) -> Cell:
+def _with_interval(value: float | None, bounds: Sequence[float] | None) -> Cell:
     return number(value) if bounds is None else (number(value), interval(bounds, 2))
 
 
@@ -125,7 +136,7 @@ class ConfusionCell:
     shade: float
 
 
-def confusion_cells(metrics: Mapping[str, Any]) -> list[list[ConfusionCell]]:
+def confusion_cells(metrics: ClassificationMetrics) -> list[list[ConfusionCell]]:
     """Return the confusion matrix, rows truth, with shares of each row."""
     rows = []
     for i, counts in enumerate(metrics["confusion_matrix"]):

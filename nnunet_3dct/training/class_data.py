@@ -2,90 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nnunet_3dct.data.splits import SPLITS_FILE, stratified_splits, write_splits
 from nnunet_3dct.errors import listing
-from nnunet_3dct.formats.class_labels import UNKNOWN
-from nnunet_3dct.training.class_loss import as_tensor, class_weights
-from nnunet_3dct.upstream import infer_dataset_class
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
+from nnunet_3dct.settings import Settings
 
-FoldLabels = dict[str, dict[str, int]]
-
-if TYPE_CHECKING:
-    from nnunet_3dct.formats.class_labels import ClassLabels
-    from nnunet_3dct.settings import Settings
-    from nnunet_3dct.upstream import nnUNetTrainer
-
-    _Base: type = nnUNetTrainer
-else:
-    _Base = object
+Choice = str | Sequence[float]  # of class weights: "none", "balanced" or the weights themselves
 
 
-class ClassData(_Base):
-    """Mixin of :class:`~nnunet_3dct.training.trainer.MultiTaskTrainer`."""
+@dataclass(frozen=True)
+class FoldLabels:
+    """Class of every case of a fold, by its part; -1 for unknown."""
 
-    class_labels: ClassLabels
-    settings: Settings
-    num_classes: int
-    default_class_weights: str
-    class_weight: torch.Tensor | None
+    training: dict[str, int]
+    validation: dict[str, int]
 
-    _fold_labels: FoldLabels | None = None
+    @classmethod
+    def of(cls, training: Iterable[str], validation: Iterable[str], by_case: Mapping[str, int]) -> FoldLabels:
+        """Look up the classes of nnU-Net's two lists of cases."""
+        parts = ({str(case): by_case[case] for case in sorted(cases)} for cases in (training, validation))
+        return cls(*parts)
 
-    def _write_missing_splits(self) -> None:
-        """Stratify by class where nnU-Net would draw splits at random: where none exist yet."""
-        path = Path(self.preprocessed_dataset_folder_base, SPLITS_FILE)
-        if self.fold != "all" and self.local_rank == 0 and not path.is_file():
-            folder = self.preprocessed_dataset_folder
-            cases = list(infer_dataset_class(folder).get_identifiers(folder))
-            splits = stratified_splits(
-                cases, self.class_labels.by_case, self.class_labels.groups, dataset=self.plans_manager.dataset_name
-            )
-            write_splits(splits, path, overwrite=True)  # of another fold that started with us: the same splits
-            self.print_to_log_file(f"No {SPLITS_FILE} yet: wrote splits stratified by class to {path}.")
-        if self.is_ddp:  # whether the file is there or not: every process meets here
-            torch.distributed.barrier()
+    def by_part(self) -> dict[str, dict[str, int]]:
+        """``training`` and ``validation``, as checkpoints hold them."""
+        return asdict(self)
 
-    def _labels_of_fold(self) -> FoldLabels:
-        """Class of every training and every validation case, as they were when this was first asked."""
-        if self._fold_labels is None:
-            parts = zip(("training", "validation"), self.do_split(), strict=True)
-            self._fold_labels = {
-                part: {str(case): self.class_labels.by_case[case] for case in sorted(cases)} for part, cases in parts
-            }
-        return self._fold_labels
-
-    def get_tr_and_val_datasets(self):
-        """nnU-Net's; says how the classes are spread and sets class weights and sampling."""
-        self._write_missing_splits()
-        self._labels_of_fold()
-        training, validation = super().get_tr_and_val_datasets()
-        choice = self.settings.class_weights or self.default_class_weights
-        counts = {
-            name: self.class_labels.counts(part.identifiers, self.num_classes)
-            for name, part in (("training", training), ("validation", validation))
+    def counts(self, num_classes: int) -> dict[str, list[int]]:
+        """Number of cases in each class, by part."""
+        return {
+            part: [sum(label == k for label in classes.values()) for k in range(num_classes)]
+            for part, classes in self.by_part().items()
         }
-        self.class_weight = as_tensor(class_weights(choice, counts["training"]), self.device)
-        self.print_to_log_file(
-            f"Cases in each class: {counts}; class weights: {choice}, λ = {self.settings.loss_weight}, "
-            f"labels that carry the class: {list(self.target_labels.labels)}"
+
+
+def known(classes: Mapping[str, int]) -> list[str]:
+    """Cases whose class is known."""
+    return [case for case, label in classes.items() if label != UNKNOWN]
+
+
+def write_missing_splits(preprocessed: Path, cases: Sequence[str], labels: ClassLabels) -> str | None:
+    """Stratify by class where nnU-Net would draw splits at random: where none exist yet.
+
+    Args:
+        preprocessed: folder of the dataset.
+        cases: all of it.
+        labels: class and patient of each.
+
+    Returns:
+        A line for the log if splits were written.
+    """
+    path = preprocessed / SPLITS_FILE
+    if path.is_file():
+        return None
+    splits = stratified_splits(cases, labels.by_case, labels.groups, dataset=preprocessed.name)
+    write_splits(splits, path, overwrite=True)  # of another fold that started with us: the same splits
+    return f"No {SPLITS_FILE} yet: wrote splits stratified by class to {path}."
+
+
+@dataclass(frozen=True)
+class ClassWeighting:
+    """Which class weights are used; each ``"none"``, ``"balanced"`` or one weight for each class.
+
+    Attributes:
+        patches: in the class loss of training patches.
+        volumes: where the head is fitted to whole volumes, each of which counts once whatever the sampler does.
+        remark: for the log, None if there is nothing to say.
+    """
+
+    patches: Choice
+    volumes: Choice
+    remark: str | None = None
+
+
+def choose_class_weights(settings: Settings, default: str) -> ClassWeighting:
+    """Class weights that do not repeat what the sampler does.
+
+    Args:
+        settings: weights that were asked for, and the sampler.
+        default: the trainer's own weights.
+    """
+    asked = settings.class_weights
+    if settings.sampler != "balanced":
+        return ClassWeighting(asked or default, asked or default)
+    if asked is None:
+        remark = None
+        if default != "none":
+            remark = f"Class weights: none in place of the trainer's {default} ones, since the sampler is balanced."
+        return ClassWeighting("none", "balanced", remark)
+    remark = None
+    if asked != "none":
+        remark = (
+            "WARNING: NNUNETV2_MT_SAMPLER=balanced shows all classes equally often, and NNUNETV2_MT_CLASS_WEIGHTS "
+            "weighs them on top of that: rare classes count twice. Leave one of them out unless this is meant."
         )
-        for name, of_class in counts.items():
-            missing = [k for k, n in enumerate(of_class) if n == 0]
-            if missing:
-                self.print_to_log_file(
-                    f"WARNING: fold {self.fold} has no {name} case of class {listing(missing)}. "
-                    "nnUNet3DCT_splits spreads the classes over the folds; stage 1 has to be trained on them too."
-                )
-        if self.settings.sampler == "balanced":
-            training.identifiers = balanced_identifiers(training.identifiers, self.class_labels.by_case)
-        return training, validation
+    return ClassWeighting(asked, asked, remark)
+
+
+def missing_classes(fold: int | str, counts: Mapping[str, Sequence[int]]) -> list[str]:
+    """A warning for each part of a fold that lacks a class.
+
+    Args:
+        fold: for the message.
+        counts: part -> number of cases in each class.
+    """
+    absent = {part: [k for k, n in enumerate(of_class) if n == 0] for part, of_class in counts.items()}
+    return [
+        f"WARNING: fold {fold} has no {part} case of class {listing(classes)}. "
+        "nnUNet3DCT_splits spreads the classes over the folds; stage 1 has to be trained on them too."
+        for part, classes in absent.items()
+        if classes
+    ]
 
 
 def balanced_identifiers(cases: Sequence[str], classes: Mapping[str, int], repeats: int = 20) -> list[str]:
@@ -101,11 +133,11 @@ def balanced_identifiers(cases: Sequence[str], classes: Mapping[str, int], repea
     groups: dict[int, list[str]] = {}
     for case in cases:
         groups.setdefault(classes.get(case, UNKNOWN), []).append(case)
-    known = {k: group for k, group in groups.items() if k != UNKNOWN}
-    if not known:
+    of_class = {k: group for k, group in groups.items() if k != UNKNOWN}
+    if not of_class:
         return list(cases)
-    length = repeats * max(len(group) for group in known.values())
-    drawn = [case for group in known.values() for case in np.resize(group, length).tolist()]
+    length = repeats * max(len(group) for group in of_class.values())
+    drawn = [case for group in of_class.values() for case in np.resize(group, length).tolist()]
     unknown = groups.get(UNKNOWN, [])
     if unknown:
         share = len(unknown) / (len(cases) - len(unknown))

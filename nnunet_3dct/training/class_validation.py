@@ -1,189 +1,31 @@
-"""Class validation on whole volumes: every epoch without mirroring, at the end beside nnU-Net's own."""
+"""Class scores on whole volumes: of an epoch, and of the final validation beside nnU-Net's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
 
-from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.errors import listing
+from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.formats.atomic import write_json
-from nnunet_3dct.formats.checkpoint import fingerprint
-from nnunet_3dct.formats.class_files import CLASS_SUFFIX, class_file, write_class_tables
-from nnunet_3dct.formats.class_labels import UNKNOWN
+from nnunet_3dct.formats.class_files import CLASS_SUFFIX, ClassPrediction, class_file, write_class_tables
+from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
-from nnunet_3dct.inference.recording import RecordingNetwork, recording_predictor
+from nnunet_3dct.inference.recording import RecordingNetwork
 from nnunet_3dct.inference.windows import window_layout
-from nnunet_3dct.upstream import convert_labelmap_to_one_hot
+from nnunet_3dct.networks.target import TargetLabels
+from nnunet_3dct.upstream import nnUNetTrainer
 
-if TYPE_CHECKING:
-    from nnunet_3dct.upstream import nnUNetTrainer
-
-    _Base: type = nnUNetTrainer
-else:
-    _Base = object
-
-
-class ClassValidation(_Base):
-    """Mixin of :class:`~nnunet_3dct.training.trainer.MultiTaskTrainer`.
-
-    Attributes:
-        epoch_class_score: score of the current epoch, None where it was not measured.
-    """
-
-    network: Any
-    dataset_class: Any
-    epoch_class_score: ClassScore | None = None
-
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        super().on_validation_epoch_end(val_outputs)
-        every = self.settings.cls_val_every
-        due = (self.current_epoch + 1) % every == 0 or self.current_epoch == self.num_epochs - 1
-        self.epoch_class_score = self._score_validation_fold() if due else None
-        values = vars(self.epoch_class_score) if self.epoch_class_score else {}
-        for key, name in (
-            ("cls_val_losses", "log_loss"),
-            ("cls_f1_macro", "macro_f1"),
-            ("cls_accuracy", "accuracy"),
-        ):
-            self.logger.log(key, values.get(name, self._last_value(key)), self.current_epoch)
-
-    def _last_value(self, key: str) -> float:
-        logged = self.logger.get_value(key, step=None)
-        return logged[self.current_epoch - 1] if self.current_epoch > 0 else float("nan")
-
-    def _score_validation_fold(self) -> ClassScore:
-        """Sliding window over every whole validation case with a known class, without mirroring."""
-        self.set_deep_supervision_enabled(False)
-        self.network.eval()
-        network = RecordingNetwork(self._network_without_ddp(), self.target_labels, passes_per_window(None))
-        predictor = recording_predictor(
-            network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
-        )
-        probs: dict[str, tuple[float, ...]] = {}
-        dataset = self._validation_dataset()
-        for case in dataset.identifiers:
-            predictor.predict_sliding_window_return_logits(self._load_image(dataset, case))
-            probs[case] = network.result().probs
-        self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        merged = {case: p for rank in self._gather(probs) for case, p in rank.items()}
-        return score_cases(merged, self.class_labels.by_case)
-
-    def _validation_dataset(self):
-        """This rank's share of the validation cases with a known class."""
-        if not hasattr(self, "_validation_keys"):
-            _, keys = self.do_split()
-            self._validation_keys = [k for k in keys if self.class_labels.by_case[k] != UNKNOWN]
-        return self.whole_volumes(self._validation_keys)
-
-    def whole_volumes(self, cases: list[str]):
-        """This rank's share of preprocessed cases."""
-        world_size = torch.distributed.get_world_size() if self.is_ddp else 1
-        return self.dataset_class(
-            self.preprocessed_dataset_folder,
-            cases[self.local_rank :: world_size],
-            folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
-        )
-
-    def _load_image(self, dataset: Any, case: str) -> torch.Tensor:
-        """Preprocessed image ``(C, Z, Y, X)``, with the previous stage's labels as channels in a cascade."""
-        data, _, previous, _ = dataset.load_case(case)
-        data = np.asarray(data[:])
-        if self.is_cascaded:
-            labels = self.label_manager.foreground_labels
-            data = np.vstack((data, convert_labelmap_to_one_hot(previous[:], labels, output_dtype=data.dtype)))
-        return torch.tensor(data)
-
-    def _network_without_ddp(self) -> torch.nn.Module:
-        return self.network.module if self.is_ddp else self.network
-
-    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's validation; the class of each case is noted in the same passes.
-
-        Writes ``<case>_classification.json``, ``subtype_results.csv``, ``subtype_probabilities.csv`` and
-        ``classification_metrics.json`` beside the segmentations of the fold.
-        """
-        network, dataset_class = self.network, self.dataset_class
-        recorder = _CaseRecorder(
-            RecordingNetwork(
-                self._network_without_ddp(),
-                self.target_labels,
-                passes_per_window(self.inference_allowed_mirroring_axes),
-            ),
-            self.configuration_manager.patch_size,
-        )
-        self.network, self.dataset_class = recorder.network, recorder.watch(dataset_class)
-        try:
-            super().perform_actual_validation(save_probabilities)
-        finally:
-            self.network, self.dataset_class = network, dataset_class
-        recorder.close_case()
-        cases = {case: result for rank in self._gather(recorder.results) for case, result in rank.items()}
-        if self.local_rank == 0:
-            self._write_class_validation(cases)
-
-    def _write_class_validation(self, cases: dict[str, CaseClass]) -> None:
-        folder = Path(self.output_folder) / "validation"
-        weights = {str(self.fold): fingerprint(self.multitask_network.cls_head.state_dict())}
-        for case, result in cases.items():
-            report = class_file(
-                result.probs,
-                self.dataset_json.get("class_names"),
-                **result.describe(),
-                trainer=type(self).__name__,
-                folds=[self.fold],
-                head_weights=weights,
-                mirror_axes=list(self.inference_allowed_mirroring_axes or []),
-                step_size=0.5,
-            )
-            write_json(report, folder / f"{case}{CLASS_SUFFIX}")
-        write_class_tables(folder, cases, self.dataset_json["file_ending"])
-        if all(self.class_labels.by_case[case] == UNKNOWN for case in cases):
-            self.print_to_log_file("No validation case has a known class: no class metrics.")
-            return
-        metrics = evaluate_classification(folder, self.class_labels.source)
-        write_json(metrics, folder / "classification_metrics.json")
-        self.logger.log_summary("final_val/f1_macro", metrics["f1_macro"])
-        low, high = metrics["confidence_intervals"]["f1_macro"]
-        self.print_to_log_file(
-            f"Class validation on {metrics['n_samples']} whole volumes: macro-F1 {metrics['f1_macro']:.4f} "
-            f"(95 % interval {low:.2f} to {high:.2f}), accuracy {metrics['accuracy']:.4f}"
-        )
-
-
-class _CaseRecorder:
-    """Knows which case nnU-Net's validation loop is at, from the dataset that it loads cases through."""
-
-    def __init__(self, network: RecordingNetwork, patch_size: Sequence[int]) -> None:
-        self.network = network
-        self.patch_size = patch_size
-        self.results: dict[str, CaseClass] = {}
-        self._case: str | None = None
-
-    def watch(self, dataset_class: type) -> type:
-        """A dataset class that reports every loaded case here."""
-        recorder = self
-
-        class WatchedDataset(dataset_class):
-            def load_case(self, identifier: str):
-                recorder.close_case()
-                loaded = super().load_case(identifier)
-                recorder._case = identifier
-                recorder.network.start_case(len(window_layout(loaded[0].shape[1:], recorder.patch_size)))
-                return loaded
-
-        return WatchedDataset
-
-    def close_case(self) -> None:
-        """Keep the class of the case that is finished."""
-        if self._case is not None:
-            self.results[self._case] = self.network.result()
-            self._case = None
+METRICS_FILE = "classification_metrics.json"
+ASIDE = "not_of_this_fold"
+STEP_SIZE = 0.5  # upstream's in its validation
 
 
 @dataclass(frozen=True)
@@ -198,6 +40,12 @@ class ClassScore:
     log_loss: float
     n_cases: int
 
+    def __str__(self) -> str:
+        return (
+            f"whole volumes of {self.n_cases} validation cases: cls_val_loss {self.log_loss:.4f}, "
+            f"macro-F1 {self.macro_f1:.4f}, accuracy {self.accuracy:.4f}"
+        )
+
     def better_than(self, other: ClassScore | None) -> bool:
         """Higher macro-F1 wins; at equal macro-F1 the lower log loss."""
         if self.n_cases == 0:
@@ -205,22 +53,169 @@ class ClassScore:
         return other is None or (self.macro_f1, -self.log_loss) > (other.macro_f1, -other.log_loss)
 
 
-def score_cases(probs: Mapping[str, tuple[float, ...]], classes: Mapping[str, int]) -> ClassScore:
+def score_cases(probs: Mapping[str, Sequence[float]], classes: Mapping[str, int]) -> ClassScore:
     """Compare class probabilities with the labels.
 
     Args:
         probs: case -> class probabilities.
         classes: case -> class, -1 for unknown.
     """
-    known = [case for case in probs if classes.get(case, UNKNOWN) != UNKNOWN]
-    if not known:
+    cases = [case for case in probs if classes.get(case, UNKNOWN) != UNKNOWN]
+    if not cases:
         return ClassScore(float("nan"), float("nan"), float("nan"), 0)
-    truth = np.array([classes[case] for case in known])
-    table = np.array([probs[case] for case in known])
+    truth = np.array([classes[case] for case in cases])
+    table = np.array([probs[case] for case in cases])
     predicted = table.argmax(1)
     return ClassScore(
         float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)),
         float(accuracy_score(truth, predicted)),
-        float(-np.log(np.clip(table[np.arange(len(known)), truth], 1e-12, None)).mean()),
-        len(known),
+        float(-np.log(np.clip(table[np.arange(len(cases)), truth], 1e-12, None)).mean()),
+        len(cases),
     )
+
+
+class ValidationRecorder:
+    """Notes the class of every case that nnU-Net's own validation predicts.
+
+    That validation makes its predictor itself, so it is given a recording network in place of the trainer's, and a
+    dataset class that tells which case is loaded.
+
+    Args:
+        network: a multi-task network, possibly compiled.
+        target: finds the target in the segmentation logits.
+        mirror_axes: along which the validation mirrors.
+        patch_size: of the network.
+    """
+
+    def __init__(
+        self, network: nn.Module, target: TargetLabels, mirror_axes: Sequence[int] | None, patch_size: Sequence[int]
+    ) -> None:
+        self.network = RecordingNetwork(network, target, passes_per_window(mirror_axes))
+        self.patch_size = patch_size
+        self.results: dict[str, CaseClass] = {}
+        self._case: str | None = None
+
+    @contextlib.contextmanager
+    def in_place(self, trainer: nnUNetTrainer) -> Iterator[None]:
+        """Put network and dataset class in place of the trainer's."""
+        network, dataset_class, recorder = trainer.network, trainer.dataset_class, self
+
+        class WatchedDataset(dataset_class):  # type: ignore[valid-type,misc]
+            def load_case(self, identifier: str) -> tuple[Any, ...]:
+                loaded = super().load_case(identifier)
+                recorder.begin(str(identifier), loaded[0].shape[1:])
+                return loaded
+
+        trainer.network, trainer.dataset_class = self.network, WatchedDataset
+        try:
+            yield
+        finally:
+            trainer.network, trainer.dataset_class = network, dataset_class
+
+    def begin(self, case: str, shape: Sequence[int]) -> None:
+        """A case was loaded; the one before it is finished.
+
+        Args:
+            case: its identifier.
+            shape: spatial, of its preprocessed image.
+        """
+        self.finish()
+        self._case = case
+        self.network.start_case(len(window_layout(shape, self.patch_size, STEP_SIZE)))
+
+    def finish(self) -> dict[str, CaseClass]:
+        """The class of every case so far."""
+        if self._case is not None:
+            self.results[self._case] = self.network.result()
+            self._case = None
+        return self.results
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the class files of a validation say about where they come from."""
+
+    trainer: str
+    fold: int | str
+    head_weights: str
+    mirror_axes: Sequence[int]
+    class_names: list[str] | None
+
+
+def write_class_results(folder: Path, results: Mapping[str, CaseClass], origin: Origin, file_ending: str) -> None:
+    """Write a class file for each case and the tables of all of them.
+
+    Args:
+        folder: beside the segmentations.
+        results: case -> its class.
+        origin: see :class:`Origin`.
+        file_ending: of the segmentations, for the tables.
+    """
+    for case, result in results.items():
+        content = class_file(
+            result.probs,
+            origin.class_names,
+            **result.describe(),
+            trainer=origin.trainer,
+            folds=[origin.fold],
+            head_weights={str(origin.fold): origin.head_weights},
+            mirror_axes=list(origin.mirror_axes),
+            step_size=STEP_SIZE,
+        )
+        write_json(content, folder / f"{case}{CLASS_SUFFIX}")
+    write_class_tables(folder, results, file_ending)
+
+
+def write_class_metrics(
+    folder: Path, results: Mapping[str, CaseClass], labels: ClassLabels
+) -> tuple[float | None, str]:
+    """Score the cases of this validation and no others, by the labels that the training was given.
+
+    Args:
+        folder: gets ``classification_metrics.json``.
+        results: case -> its class.
+        labels: class of every case.
+
+    Returns:
+        Macro-F1, None when no case has a known class; and a line for the log.
+    """
+    if all(labels.by_case[case] == UNKNOWN for case in results):
+        return None, "No validation case has a known class: no class metrics."
+    predictions = {
+        case: ClassPrediction(result.pred, np.array(result.probs), len(result.probs))
+        for case, result in sorted(results.items())
+    }
+    metrics = evaluate_predictions(predictions, labels, None, resamples=2000, seed=0)
+    write_json({**metrics, "source": f"*{CLASS_SUFFIX}"}, folder / METRICS_FILE)
+    low, high = metrics["confidence_intervals"]["f1_macro"]
+    return metrics["f1_macro"], (
+        f"Class validation on {metrics['n_samples']} whole volumes: macro-F1 {metrics['f1_macro']:.4f} "
+        f"(95 % interval {low:.2f} to {high:.2f}), accuracy {metrics['accuracy']:.4f}"
+    )
+
+
+def set_aside_other_cases(folder: Path, cases: Collection[str], file_ending: str) -> str | None:
+    """Move the results of cases that are not in the fold, left by a training on other splits, into a folder below.
+
+    nnU-Net's summary, cross-validation and report take every result in the folder for one of this training.
+
+    Args:
+        folder: of the validation; may not exist yet.
+        cases: of the fold.
+        file_ending: of the segmentations.
+
+    Returns:
+        A line for the log if there were any.
+    """
+    endings = (CLASS_SUFFIX, file_ending, ".npz", ".pkl")
+    moved = set()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        ending = next((ending for ending in endings if path.name.endswith(ending)), None)
+        case = path.name.removesuffix(ending or "")
+        if ending is not None and path.is_file() and not case.startswith(".") and case not in cases:
+            (folder / ASIDE).mkdir(exist_ok=True)
+            path.replace(folder / ASIDE / path.name)
+            moved.add(case)
+    if not moved:
+        return None
+    return f"Results of cases that are not in this fold, moved to {folder / ASIDE}: {listing(sorted(moved))}"

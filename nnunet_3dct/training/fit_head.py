@@ -8,87 +8,107 @@ volume is shown in all the ways in which training mirrors it: eight views of a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import copy
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
-from nnunet_3dct.formats.class_labels import UNKNOWN
-from nnunet_3dct.inference.recording import PooledFeatures, recording_predictor
-from nnunet_3dct.inference.windows import mirrored_passes
+from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
-
-if TYPE_CHECKING:
-    from nnunet_3dct.training.trainer import MultiTaskTrainer
-
-    _Base: type = MultiTaskTrainer
-else:
-    _Base = object
+from nnunet_3dct.training.class_loss import class_weights
 
 STRENGTHS = np.logspace(-4, 1, 11)
 ABSENT = -20.0  # logit of a class without a training case
 
+Views = dict[str, np.ndarray]
+T = TypeVar("T")
 
-class HeadRefit(_Base):
-    """Mixin of a trainer with a :class:`LesionHead`; the fit precedes the final checkpoint.
 
-    Over several processes each takes its share of the cases, and all make the same fit.
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in one process; the others have to know, since they wait for it."""
+
+    error: str
+    trace: str
+
+
+def attempt(work: Callable[[], T]) -> T | Failure:
+    """The result of ``work``, or how it failed."""
+    try:
+        return work()
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def refit(
+    head: ClassificationHead,
+    pool: Callable[[], Views],
+    classes: Mapping[str, int],
+    weights: str | Sequence[float],
+    gather: Callable[[Any], list[Any]],
+) -> str:
+    """Fit a head to the training cases in which the network finds the target.
+
+    Nothing that fails here costs the training: the head is then left as it was. Over several processes each takes its
+    share of the cases, and all make the same fit.
+
+    Args:
+        head: changed in place.
+        pool: gives this process's cases, views ``(N, width)`` of each.
+        classes: of the training cases; those of unknown class left out.
+        weights: of the classes, as for :func:`~nnunet_3dct.training.class_loss.class_weights`.
+        gather: the value of every process.
+
+    Returns:
+        What was done, for the log.
     """
-
-    def on_train_end(self) -> None:
-        self.refit_head()
-        super().on_train_end()
-
-    def refit_head(self) -> None:
-        """Fit the head to the training cases of known class in which the network finds the target."""
-        found = {case: pooled for rank in self._gather(self._pooled_training_cases()) for case, pooled in rank.items()}
-        cases = sorted(case for case, views in found.items() if views[0, -1] > LEAST_TARGET)
-        classes = np.array([self.class_labels.by_case[case] for case in cases], dtype=int)
-        counts = np.bincount(classes, minlength=self.num_classes)
-        if (counts > 1).sum() < 2:
-            self.print_to_log_file(
-                f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
-                f"in which the network finds the target, found {counts.tolist()} in each class."
-            )
-            return
-        weights = None if self.class_weight is None else self.class_weight.tolist()
-        strength = fit_head(self.multitask_network.cls_head, np.stack([found[c] for c in cases]), classes, weights)
-        self.print_to_log_file(
-            f"Class head fitted to whole volumes of {len(cases)} training cases ({counts.tolist()} in each class): "
-            f"logistic regression, C = {strength:.2g} by cross-validation among them."
+    shares = gather(attempt(pool))
+    outcome: str | Failure
+    failed = next((share for share in shares if isinstance(share, Failure)), None)
+    if failed is not None:
+        outcome = failed
+    else:
+        pooled = {case: views for share in shares for case, views in share.items()}
+        outcome = attempt(lambda: _fit(pooled, head, classes, weights))
+    if isinstance(outcome, Failure):
+        return (
+            f"WARNING: fitting the class head to whole volumes failed, it is left as trained on patches. "
+            f"{outcome.error}\n{outcome.trace}"
         )
+    return outcome
 
-    def _pooled_training_cases(self) -> dict[str, np.ndarray]:
-        """Of each case one row for each way to mirror it, the plain one first."""
-        training, _ = self.do_split()
-        keys = sorted(case for case in set(map(str, training)) if self.class_labels.by_case[case] != UNKNOWN)
-        dataset = self.whole_volumes(keys)
-        self.set_deep_supervision_enabled(False)
-        self.network.eval()
-        network = PooledFeatures(self.multitask_network, self.target_labels)
-        predictor = recording_predictor(
-            network, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
+
+def _fit(pooled: Views, head: ClassificationHead, classes: Mapping[str, int], weights: str | Sequence[float]) -> str:
+    if not isinstance(head, LesionHead):
+        raise TypeError(f"expected a LesionHead, found {type(head).__name__}")
+    cases = sorted(case for case, views in pooled.items() if views[0, -1] > LEAST_TARGET)
+    truth = np.array([classes[case] for case in cases], dtype=int)
+    counts = np.bincount(truth, minlength=head.num_classes).tolist()
+    if sum(count > 1 for count in counts) < 2:
+        return (
+            f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
+            f"in which the network finds the target, found {counts} in each class."
         )
-        pooled: dict[str, np.ndarray] = {}
-        mirrors = mirrored_passes(self.inference_allowed_mirroring_axes, "full")
-        for case in dataset.identifiers:
-            image, views = self._load_image(dataset, case), []
-            for axes in mirrors:
-                predictor.predict_sliding_window_return_logits(image.flip([axis + 1 for axis in axes]))
-                views.append(network.result()[0])
-            pooled[case] = np.stack(views)
-        self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        return pooled
+    of_fold = np.bincount([*classes.values()], minlength=head.num_classes).tolist()
+    strength = fit_head(head, np.stack([pooled[case] for case in cases]), truth, class_weights(weights, of_fold))
+    return (
+        f"Class head fitted to whole volumes of {len(cases)} training cases ({counts} in each class): "
+        f"logistic regression, C = {strength:.2g} by cross-validation among them."
+    )
 
 
 def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_weight: Iterable[float] | None) -> float:
     """Set the head's statistics and linear layer to a logistic regression of ``classes`` on ``pooled``.
 
     Args:
-        head: changed in place.
+        head: changed in place and set to evaluation, once the fit is there. The fit itself runs on the CPU in
+            float64, which not every device has.
         pooled: features of whole volumes in several views ``(N, views, width)``. Views that show no target do not
             count; each case counts as much as another.
         classes: ``(N,)``, at least two different ones.
@@ -98,14 +118,13 @@ def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_we
         The inverse strength C of the regularisation, from a cross-validation by log loss; 0.01 where a class has a
         single case.
     """
-    device = head.classifier.weight.device
+    fitted = copy.deepcopy(head).cpu().eval()
     shows = pooled[..., -1] > LEAST_TARGET
     case, _ = np.nonzero(shows)
     views = torch.from_numpy(pooled[shows])
-    head.norm.set_statistics(views)
-    head.eval()
+    fitted.norm.set_statistics(views)
     with torch.no_grad():
-        x = head.norm(views.to(device)).double().cpu().numpy() / head.norm.scale
+        x = fitted.norm(views).double().numpy() / fitted.norm.scale
     present = np.unique(classes)
     y, share = classes[case], (1 / shows.sum(1))[case]
     weights = None if class_weight is None else {k: w for k, w in enumerate(class_weight) if k in present}
@@ -120,10 +139,11 @@ def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_we
     coefficients, intercepts = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn gives one row, for the second class against the first
         coefficients, intercepts = np.concatenate((-coefficients, coefficients)) / 2, np.r_[-intercepts, intercepts] / 2
-    weight, bias = torch.zeros_like(head.classifier.weight), torch.full_like(head.classifier.bias, ABSENT)
-    weight[present] = torch.from_numpy(coefficients / head.norm.scale).to(weight)
-    bias[present] = torch.from_numpy(intercepts).to(bias)
     with torch.no_grad():
-        head.classifier.weight.copy_(weight)
-        head.classifier.bias.copy_(bias)
+        fitted.classifier.weight.zero_()
+        fitted.classifier.bias.fill_(ABSENT)
+        fitted.classifier.weight[present] = torch.from_numpy(coefficients / fitted.norm.scale).float()
+        fitted.classifier.bias[present] = torch.from_numpy(intercepts).float()
+    head.load_state_dict(fitted.state_dict())
+    head.eval()
     return float(model.C)

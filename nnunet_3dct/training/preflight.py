@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,104 @@ import torch
 from torch import Tensor
 
 from nnunet_3dct.data.splits import read_splits, require_fold
-from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import HEAD_STATE, check_unet_fits, head_config, read_checkpoint
-from nnunet_3dct.formats.class_labels import ClassLabels, read_dataset_labels, require_class_labels
-from nnunet_3dct.paths import splits_path
+from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.formats.checkpoint import HeadConfig, check_unet_fits, read_checkpoint
+from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_dataset_labels, require_class_labels
+from nnunet_3dct.networks.target import TargetLabels
+from nnunet_3dct.paths import RESULTS, SPLITS_FILE, splits_path
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
+from nnunet_3dct.training.class_data import ClassWeighting, choose_class_weights
+from nnunet_3dct.training.class_loss import class_weights
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels, infer_dataset_class, nnUNetTrainer
+
+MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a trainer has chosen: its head, its class weights, whether it loads a stage-1 checkpoint."""
+
+    head_name: str
+    class_weights: str
+    starts_from_checkpoint: bool
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a multi-task training was found to work with.
+
+    Attributes:
+        class_labels: of all cases, and the file they were read from.
+        num_classes: of the head.
+        target: voxel labels that carry the class.
+        weighting: class weights.
+        starts_from_checkpoint: whether a stage-1 checkpoint is loaded.
+        head_options: of the head in that checkpoint, if it has one of the same kind.
+        doubts: about the splits, for the log.
+    """
+
+    class_labels: ClassLabels
+    num_classes: int
+    target: TargetLabels
+    weighting: ClassWeighting
+    starts_from_checkpoint: bool
+    head_options: dict[str, Any] | None
+    doubts: list[str]
+
+
+def check_before_start(
+    trainer: type[nnUNetTrainer],
+    plans: dict[str, Any],
+    configuration: str,
+    fold: int | str,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+    settings: Settings,
+    choices: Choices,
+) -> Preflight:
+    """Check everything that can be wrong with settings, splits, labels and the stage-1 checkpoint.
+
+    Args:
+        trainer: builds the network.
+        plans, configuration, fold, dataset_json, device: as nnU-Net gives them to the trainer.
+        settings: of the environment.
+        choices: of the trainer.
+
+    Raises:
+        SettingsError, ClassLabelsError, CheckpointError: in this order.
+    """
+    require_mps_fallback(device)
+    doubts = check_splits_of_run(plans, configuration, fold)
+    class_labels = read_class_labels(plans, configuration, fold, settings)
+    num_classes = settings.num_cls or class_labels.num_classes
+    check_class_names(dataset_json.get("class_names"), num_classes, "dataset.json")
+    target = TargetLabels(PlansManager(plans).get_label_manager(dataset_json), settings.target_labels)
+    weighting = choose_class_weights(settings, choices.class_weights)
+    class_weights(weighting.patches, [1] * num_classes)  # as many as there are classes
+    start = None
+    if choices.starts_from_checkpoint:
+        results = os.environ.get(RESULTS)
+        model = f"{trainer.__name__}__{plans['plans_name']}__{configuration}"
+        output = Path(results, plans["dataset_name"], model, f"fold_{fold}") if results else None
+        expected = unet_state(trainer, PlansManager(plans), configuration, dataset_json)
+        start = check_pre_checkpoint(settings, trainer.__name__, num_classes, expected, output)
+    options = start["options"] if start is not None and start["name"] == choices.head_name else None
+    return Preflight(class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options, doubts)
+
+
+def require_mps_fallback(device: torch.device) -> None:
+    """Training on MPS needs the CPU for what MPS lacks, such as 3D pooling.
+
+    torch reads the variable when it is imported, which nnU-Net does before any trainer exists: it cannot be set here.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    if device.type == "mps" and os.environ.get(MPS_FALLBACK, "0") in ("", "0"):
+        raise SettingsError(
+            f"{MPS_FALLBACK}: expected 1 for training on MPS, where some layers have to run on the CPU, found it not "
+            f"set. export {MPS_FALLBACK}=1 and start again."
+        )
 
 
 def read_class_labels(plans: dict[str, Any], configuration: str, fold: int | str, settings: Settings) -> ClassLabels:
@@ -58,7 +152,8 @@ def check_splits_of_run(plans: dict[str, Any], configuration: str, fold: int | s
     folder = str(path.parent / plans_manager.get_configuration(configuration).data_identifier)
     cases = [str(case) for case in infer_dataset_class(folder).get_identifiers(folder)]
     groups = read_dataset_labels(plans_manager.dataset_name).groups
-    return require_fold(path, splits, int(fold), cases, groups)
+    doubts = require_fold(path, splits, int(fold), cases, groups)
+    return [f"WARNING: {SPLITS_FILE}: {doubt}." for doubt in doubts]
 
 
 def unet_state(
@@ -79,7 +174,7 @@ def check_pre_checkpoint(
     num_classes: int,
     expected_unet: Mapping[str, Tensor],
     output_folder: Path | None,
-) -> dict[str, Any] | None:
+) -> HeadConfig | None:
     """Check the stage-1 checkpoint of a fine-tuning run while nothing has been written yet.
 
     A run that resumes or only validates finds checkpoints in ``output_folder`` and may do without; should such
@@ -110,10 +205,10 @@ def check_pre_checkpoint(
             "of its checkpoint_best.pth."
         )
     checkpoint = read_checkpoint(path)
-    check_unet_fits(expected_unet, checkpoint["network_weights"], str(path))
-    if HEAD_STATE not in checkpoint:
+    check_unet_fits(expected_unet, checkpoint.unet_weights, str(path))
+    if not checkpoint.has_head:
         return None
-    config = head_config(checkpoint, str(path))
+    config = checkpoint.head_config
     if config["num_classes"] != num_classes:
         raise CheckpointError(
             f"{PRE_CHECKPOINT_PATH}={path}: expected a head for {num_classes} classes, found one for "

@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from nnunet_3dct.upstream import LocalLogger
+from nnunet_3dct.training.class_validation import ClassScore
+from nnunet_3dct.upstream import LocalLogger, MetaLogger
 
 CLASS_KEYS = ("cls_train_losses", "cls_val_losses", "cls_f1_macro", "cls_accuracy", "skipped_steps")
 
@@ -78,3 +79,10 @@ def _curves(ax: plt.Axes, epochs: np.ndarray, title: str, ylabel: str, **series:
         ax.plot(epochs, values[: len(epochs)], color=colour, label=label)
     ax.set(title=title, xlabel="epoch", ylabel=ylabel)
     ax.legend(loc="upper left")
+
+
+def log_class_score(logger: MetaLogger, score: ClassScore | None, epoch: int) -> None:
+    """Log the class score of an epoch; without one the values of the epoch before stand."""
+    for key, name in (("cls_val_losses", "log_loss"), ("cls_f1_macro", "macro_f1"), ("cls_accuracy", "accuracy")):
+        before = logger.get_value(key, step=None)[epoch - 1] if epoch > 0 else float("nan")
+        logger.log(key, before if score is None else getattr(score, name), epoch)

@@ -1,4 +1,4 @@
-"""Schedules for optimisers whose parameter groups have rates of their own."""
+"""Optimisers and schedules whose parameter groups have rates of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
+from nnunet_3dct.upstream import nnUNetTrainer
 
 Shape = Callable[[float], float]
 
@@ -22,6 +26,20 @@ def poly(progress: float) -> float:
 def cosine(progress: float) -> float:
     """Half a cosine from 1 to 0 (Loshchilov and Hutter 2017, without restarts)."""
     return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def split_parameters(network: MultiTaskUNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters of the U-Net that are trained, and those of the head."""
+    head = list(network.cls_head.parameters())
+    in_head = set(map(id, head))
+    return [p for p in network.parameters() if id(p) not in in_head and p.requires_grad], head
+
+
+def sgd(params: Any, trainer: nnUNetTrainer) -> torch.optim.SGD:
+    """SGD with the rate and the decay of a trainer and nnU-Net's momentum."""
+    return torch.optim.SGD(
+        params, lr=trainer.initial_lr, weight_decay=trainer.weight_decay, momentum=0.99, nesterov=True
+    )
 
 
 class GroupLRScheduler(LRScheduler):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 import random
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import distributed as dist
 
 from nnunet_3dct.runtime import keep_freed_memory
 from nnunet_3dct.settings import Settings
+from nnunet_3dct.training.progress import EpochProgress
 from nnunet_3dct.upstream import BasicTransform, ImageOnlyTransform, RandomTransform, nnUNetTrainer
+
+T = TypeVar("T")
 
 
 class ScheduledTrainer(nnUNetTrainer):
@@ -22,7 +27,10 @@ class ScheduledTrainer(nnUNetTrainer):
 
     With no variable set it trains as ``nnUNetTrainer`` does. With a seed, augmentation runs in the main
     process and the random generators are set anew for every epoch, so that a resumed run draws the
-    same patches as an unbroken one.
+    same patches as an unbroken one; on CUDA cuDNN then takes algorithms that give the same result every time
+    in place of the fastest ones.
+
+    How far an epoch is shows a bar on a terminal, and a line every half minute elsewhere.
 
     Raises:
         SettingsError: a variable holds a bad value; before any folder is made.
@@ -54,11 +62,11 @@ class ScheduledTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = settings.iters_per_epoch or self.num_iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.val_iters or self.num_val_iterations_per_epoch
         self.initial_lr = settings.lr or self.default_lr or self.initial_lr
-        self._bar: tqdm | None = None
+        self.progress: EpochProgress | None = None
 
     def initialize(self) -> None:
         if not self.was_initialized and self.settings.seed is not None:
-            self._reseed(self.settings.seed)
+            reseed(self.settings.seed)
         super().initialize()
 
     def get_dataloaders(self):
@@ -73,37 +81,85 @@ class ScheduledTrainer(nnUNetTrainer):
             transforms.transforms = [t for t in transforms.transforms if not _changes_intensity(t)]
         return transforms
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.settings.seed is not None and self.device.type == "cuda":  # run_training has set the opposite
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
     def on_train_epoch_start(self) -> None:
         if self.settings.seed is not None:
-            self._reseed(self.settings.seed + 1000 * (self.current_epoch + 1) + self.local_rank)
+            reseed(self.settings.seed + 1000 * (self.current_epoch + 1) + self.local_rank)
         super().on_train_epoch_start()
-        self._bar = tqdm(
-            total=self.num_iterations_per_epoch,
-            desc=f"Epoch {self.current_epoch + 1}/{self.num_epochs}",
-            unit="it",
-            leave=False,
-            disable=True if self.local_rank else None,
+        self.progress = EpochProgress(
+            self.current_epoch,
+            self.num_epochs,
+            self.num_iterations_per_epoch,
+            None if self.local_rank else self.print_to_log_file,
+            self._seconds_of_last_epoch(),
         )
+
+    def _seconds_of_last_epoch(self) -> float | None:
+        starts, ends = (
+            self.logger.get_value(f"epoch_{name}_timestamps", step=None)[: self.current_epoch]
+            for name in ("start", "end")
+        )
+        return ends[-1] - starts[-1] if starts and len(starts) == len(ends) else None
 
     def train_step(self, batch: dict) -> dict:
         result = super().train_step(batch)
-        self._advance_bar()
+        self.count_step()
         return result
 
+    def count_step(self) -> None:
+        """Tell the progress that an iteration is done."""
+        if self.progress is not None:
+            self.progress.step()
+
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self.progress is not None:
+            self.progress.close()
         super().on_train_epoch_end(train_outputs)
 
-    def _advance_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train together."""
+        return dist.get_world_size() if self.is_ddp else 1
 
-    @staticmethod
-    def _reseed(seed: int) -> None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in order of rank."""
+        if not self.is_ddp:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def say(self, *lines: str | None) -> None:
+        """Log what there is to say."""
+        for line in lines:
+            if line:
+                self.print_to_log_file(line)
+
+    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """nnU-Net's; names that the log file or the terminal cannot spell do not end the training."""
+        super().print_to_log_file(
+            *(printable(str(arg)) for arg in args),
+            also_print_to_console=also_print_to_console,
+            add_timestamp=add_timestamp,
+        )
+
+
+def printable(text: str) -> str:
+    """The text, with codes in place of characters that files or standard output of this process cannot hold."""
+    for encoding in {locale.getpreferredencoding(False), getattr(sys.stdout, "encoding", None) or "utf-8"}:
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def reseed(seed: int) -> None:
+    """Set all random generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _changes_intensity(transform: BasicTransform) -> bool:

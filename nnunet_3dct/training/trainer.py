@@ -1,10 +1,8 @@
-"""The base of the multi-task trainers: everything that the variants share."""
+"""The base of the multi-task trainers: nnU-Net's hooks, each of which hands on to a module of this folder."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,26 +12,25 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from nnunet_3dct.errors import TrainingError, listing
 from nnunet_3dct.formats.calibration import keep_copy
-from nnunet_3dct.formats.class_labels import check_class_names
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, RunRecord, SettingValue, StartedFrom, fingerprint
+from nnunet_3dct.inference.recording import recording_predictor
+from nnunet_3dct.inference.windows import mirrored_passes
 from nnunet_3dct.networks.heads import build_head
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
-from nnunet_3dct.networks.target import TargetLabels
-from nnunet_3dct.paths import SPLITS_FILE
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
-from nnunet_3dct.training.class_data import ClassData
-from nnunet_3dct.training.class_loss import class_loss, class_weights
-from nnunet_3dct.training.class_validation import ClassScore, ClassValidation
-from nnunet_3dct.training.preflight import check_pre_checkpoint, check_splits_of_run, read_class_labels, unet_state
-from nnunet_3dct.training.progress_log import MultiTaskLogger
-from nnunet_3dct.training.run_state import MultiTaskCheckpoints
-from nnunet_3dct.training.schedule import GroupLRScheduler
+from nnunet_3dct.training import class_data, class_validation, fit_head, resuming, run_state
+from nnunet_3dct.training.class_loss import as_tensor, class_loss, class_weights
+from nnunet_3dct.training.preflight import Choices, check_before_start
+from nnunet_3dct.training.progress_log import MultiTaskLogger, log_class_score
+from nnunet_3dct.training.schedule import GroupLRScheduler, sgd, split_parameters
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
-from nnunet_3dct.upstream import PlansManager
+from nnunet_3dct.training.steps import SkippedSteps, mean_class_loss, take_step, to_device
+from nnunet_3dct.training.volumes import VolumeRunner, WholeVolumes
+from nnunet_3dct.upstream import PlansManager, infer_dataset_class
 
 
-class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, ScheduledTrainer):
+class MultiTaskTrainer(ScheduledTrainer):
     """nnU-Net's trainer with a classification head on the same network.
 
     Subclasses state their choices as class attributes; ``NNUNETV2_MT_*`` variables override those that
@@ -47,6 +44,7 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         frozen_parts: modules of the U-Net that are not trained.
         from_checkpoint: whether training needs a stage-1 checkpoint.
         may_start_from_checkpoint: whether it starts from one when the variable is set.
+        fits_head_to_volumes: whether a lesion head is fitted to whole volumes at the end.
         max_skipped_steps: non-finite steps in a row after which training stops. Higher on CUDA, where the
             gradient scaler needs some to find its scale.
 
@@ -64,7 +62,10 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
     default_lr = 1e-3
     from_checkpoint = False
     may_start_from_checkpoint = False
+    fits_head_to_volumes = False
     max_skipped_steps = 20
+
+    multitask_network: MultiTaskUNet
 
     def __init__(
         self,
@@ -75,59 +76,34 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
         device: torch.device = torch.device("cuda"),  # noqa: B008 - upstream's signature
     ) -> None:
         settings = Settings.from_env()
-        self._doubts_about_splits = check_splits_of_run(plans, configuration, fold)
-        self.class_labels = read_class_labels(plans, configuration, fold, settings)
-        self.num_classes = settings.num_cls or self.class_labels.num_classes
-        check_class_names(dataset_json.get("class_names"), self.num_classes, "dataset.json")
-        label_manager = PlansManager(plans).get_label_manager(dataset_json)
-        self.target_labels = TargetLabels(label_manager, settings.target_labels)
-        class_weights(settings.class_weights or self.default_class_weights, [1] * self.num_classes)  # may raise
-        self._start_options: dict[str, Any] | None = None
-        self._starts_from_checkpoint = self.from_checkpoint or bool(
-            self.may_start_from_checkpoint and settings.pre_checkpoint_path
+        starts = self.from_checkpoint or bool(self.may_start_from_checkpoint and settings.pre_checkpoint_path)
+        choices = Choices(self.head_name, self.default_class_weights, starts)
+        self.preflight = check_before_start(
+            type(self), plans, configuration, fold, dataset_json, device, settings, choices
         )
-        if self._starts_from_checkpoint:
-            results = os.environ.get("nnUNet_results")
-            name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
-            output = Path(results, plans["dataset_name"], name, f"fold_{fold}") if results else None
-            expected = unet_state(type(self), PlansManager(plans), configuration, dataset_json)
-            start = check_pre_checkpoint(settings, type(self).__name__, self.num_classes, expected, output)
-            if start is not None and start["name"] == self.head_name:
-                self._start_options = start["options"]
-
+        self.class_labels, self.num_classes = self.preflight.class_labels, self.preflight.num_classes
+        self.target_labels, self.start_options = self.preflight.target, self.preflight.head_options
         super().__init__(plans, configuration, fold, dataset_json, device)
         # Upstream's initialize() builds the network through this name. The static method of the class stays
         # as it is, so that nnUNetv2_predict builds the U-Net alone.
         self.__dict__["build_network_architecture"] = self._build_multitask_network
-        self.multitask_network: MultiTaskUNet
         self.logger.local_logger = MultiTaskLogger()
         self.class_weight: torch.Tensor | None = None
-        self._best_cls: ClassScore | None = None
-        self._resumed = False
-        self._skipped = self._skipped_in_a_row = 0
+        self.skipped_steps = SkippedSteps()
+        self.epoch_class_score: class_validation.ClassScore | None = None
+        self.best_class_score: class_validation.ClassScore | None = None
+        self.started_from: StartedFrom | None = None
+        self.resumed_from: RunRecord | None = None
+        self._fold_labels: class_data.FoldLabels | None = None
 
     # ------------------------------------------------------------------ construction
 
-    def _build_multitask_network(
-        self,
-        plans_manager: PlansManager,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        unet = type(self).build_network_architecture(
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+    def _build_multitask_network(self, plans_manager: PlansManager, *rest: Any) -> nn.Module:
+        """The class's own U-Net, which takes these arguments, with the head."""
+        unet = type(self).build_network_architecture(plans_manager, *rest)
         head = build_head(self.head_name, feature_spec(unet), self.num_classes, **self.build_head_options())
         self.multitask_network = MultiTaskUNet(unet, head)
-        for name, parameter in self.multitask_network.named_parameters():
-            # each once, by its first name: the decoder also holds the encoder, whose own name comes first
-            parameter.requires_grad_(name.partition(".")[0] not in self.frozen_parts)
+        self.multitask_network.freeze(self.frozen_parts)
         return self.multitask_network
 
     def build_head_options(self) -> dict[str, Any]:
@@ -135,56 +111,95 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
 
         A variant whose head needs to know the target adds that here.
         """
-        return dict(self.head_options if self._start_options is None else self._start_options)
-
-    def _parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the U-Net that are trained, and those of the head."""
-        head = list(self.multitask_network.cls_head.parameters())
-        in_head = set(map(id, head))
-        unet = [p for p in self.multitask_network.parameters() if id(p) not in in_head and p.requires_grad]
-        return unet, head
-
-    def _sgd(self, params: Any) -> torch.optim.SGD:
-        """SGD with nnU-Net's momentum and decay."""
-        return torch.optim.SGD(params, lr=self.initial_lr, weight_decay=self.weight_decay, momentum=0.99, nesterov=True)
+        return dict(self.head_options if self.start_options is None else self.start_options)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """nnU-Net's SGD and schedule; the head's rate is ``head_lr_factor`` times the U-Net's."""
-        unet, head = self._parameters()
-        optimizer = self._sgd([{"params": unet}, {"params": head, "lr": self.initial_lr * self.head_lr_factor}])
+        unet, head = split_parameters(self.multitask_network)
+        optimizer = sgd([{"params": unet}, {"params": head, "lr": self.initial_lr * self.head_lr_factor}], self)
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         self.multitask_network.decoder.deep_supervision = enabled
+
+    # ------------------------------------------------------------------ data
+
+    @property
+    def fold_labels(self) -> class_data.FoldLabels:
+        """Class of every case of the fold, as they were when this was first asked."""
+        if self._fold_labels is None:
+            training, validation = self.do_split()
+            self._fold_labels = class_data.FoldLabels.of(training, validation, self.class_labels.by_case)
+        return self._fold_labels
+
+    def get_tr_and_val_datasets(self):
+        """nnU-Net's; writes missing splits, sets class weights and sampling and says how the classes are spread."""
+        if self.fold != "all" and self.local_rank == 0:
+            folder = self.preprocessed_dataset_folder
+            cases = list(infer_dataset_class(folder).get_identifiers(folder))
+            base = Path(self.preprocessed_dataset_folder_base)
+            self.say(class_data.write_missing_splits(base, cases, self.class_labels))
+        if self.is_ddp:  # whether the file is there or not: every process meets here
+            dist.barrier()
+        training, validation = super().get_tr_and_val_datasets()
+        weighting, counts = self.preflight.weighting, self.fold_labels.counts(self.num_classes)
+        self.class_weight = as_tensor(class_weights(weighting.patches, counts["training"]), self.device)
+        self.say(
+            f"Cases in each class: {counts}; class weights: {weighting.patches}, lambda = {self.settings.loss_weight}, "
+            f"labels that carry the class: {list(self.target_labels.labels)}"
+        )
+        self.say(weighting.remark, *class_data.missing_classes(self.fold, counts))
+        if self.settings.sampler == "balanced":
+            training.identifiers = class_data.balanced_identifiers(training.identifiers, self.class_labels.by_case)
+        return training, validation
+
+    def volume_runner(self) -> VolumeRunner:
+        """Runs the network over whole volumes of this fold."""
+        return VolumeRunner(
+            network=self.multitask_network,
+            compiled=self.network.module if self.is_ddp else self.network,
+            target=self.target_labels,
+            predictor_for=lambda recorder: recording_predictor(
+                recorder, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
+            ),
+            volumes_of=lambda cases: WholeVolumes(
+                self.dataset_class(
+                    self.preprocessed_dataset_folder,
+                    cases[self.local_rank :: self.world_size],
+                    folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
+                ),
+                self.label_manager.foreground_labels if self.is_cascaded else None,
+            ),
+            say=self.print_to_log_file,
+        )
 
     # ------------------------------------------------------------------ training
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        if self._starts_from_checkpoint and not self._resumed:
-            self._load_pre_checkpoint()
-        elif self.settings.pre_checkpoint_path and not self._starts_from_checkpoint:
+        can_start = self.from_checkpoint or self.may_start_from_checkpoint
+        if self.resumed_from is not None:
+            resuming.check_unchanged(
+                self.resumed_from, self.settings_in_force(), self.fold_labels, self.output_folder, can_start
+            )
+        elif self.preflight.starts_from_checkpoint:
+            path = self.settings.pre_checkpoint_path
+            start = run_state.load_start(self.multitask_network, self.head_name, path, type(self).__name__)
+            self.started_from, lines = run_state.describe_start(start, self.fold)
+            self.say(*lines)
+        elif self.settings.pre_checkpoint_path:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
-        if self._resumed:
-            self._check_unchanged()
-        self.print_to_log_file(f"Class labels: {self.class_labels.source}")
-        for doubt in self._doubts_about_splits:
-            self.print_to_log_file(f"WARNING: {SPLITS_FILE}: {doubt}.")
+        self.say(f"Class labels: {self.class_labels.source}", *self.preflight.doubts)
         super().on_train_start()
         if self.local_rank == 0:
             keep_copy(Path(self.output_folder_base))  # nnU-Net has written the model's dataset.json anew
 
     def train_step(self, batch: dict) -> dict:
         """One encoder-decoder pass, both losses, one optimiser step."""
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            target = [t.to(self.device, non_blocking=True) for t in target]
-            full_resolution = target[0]
-        else:
-            full_resolution = target = target.to(self.device, non_blocking=True)
-        classes = torch.tensor([self.class_labels.by_case[str(key)] for key in batch["keys"]], device=self.device)
+        classes = torch.tensor([self.class_labels.by_case[str(key)] for key in batch["keys"]])
+        data, target, classes = to_device((batch["data"], batch["target"], classes), self.device)
+        full_resolution = target[0] if isinstance(target, list) else target
 
         self.optimizer.zero_grad(set_to_none=True)
         # as upstream: autocast on CUDA only; on the CPU bf16 gradients do not stay finite
@@ -196,105 +211,143 @@ class MultiTaskTrainer(MultiTaskCheckpoints, ClassData, ClassValidation, Schedul
                 classes,
                 self.target_labels.in_patch(full_resolution),
                 self.class_weight,
-                label_smoothing=self._label_smoothing,
+                label_smoothing=self.class_smoothing,
                 focal_gamma=self.settings.focal_gamma,
                 ddp=self.is_ddp,
             )
             loss = seg_loss + self.loss_weight * cls_loss
-        self._take_step(loss, batch["keys"])
-        self._advance_bar()
-        cls_value = float(cls_loss.detach()) if bool(counts.any()) else float("nan")
-        return {"loss": seg_loss.detach().cpu().numpy(), "cls_loss": cls_value}
+        noted = torch.where(counts.any(), cls_loss, float("nan"))
+        step = take_step(seg_loss, noted, loss, self.network.parameters(), self.optimizer, self.grad_scaler)
+        scaled = self.grad_scaler is not None
+        skipped = self.skipped_steps.note(step, batch["keys"], self.current_epoch, scaled, self.max_skipped_steps)
+        self.say(skipped)
+        if not skipped:
+            self.multitask_network.cls_head.after_step(dist.all_reduce if self.is_ddp else None)
+        self.count_step()
+        return {"loss": np.float32(step.seg_loss), "cls_loss": step.cls_loss}
 
     @property
     def loss_weight(self) -> float:
-        """λ of the current epoch."""
+        """Weight of the class loss in the current epoch."""
         warmup = self.settings.loss_warmup
         return self.settings.loss_weight * min(1.0, (self.current_epoch + 1) / (warmup + 1))
 
     @property
-    def _label_smoothing(self) -> float:
-        chosen = self.settings.label_smoothing
-        return self.label_smoothing if chosen is None else chosen
-
-    def _take_step(self, loss: torch.Tensor, keys: Any) -> None:
-        """Backward, clip as upstream, step.
-
-        A step whose gradients are not finite is skipped and counted; a loss that is NaN stops the training.
-        """
-        scaler = self.grad_scaler
-        (scaler.scale(loss) if scaler is not None else loss).backward()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)))
-        if scaler is not None:
-            scaler.step(self.optimizer)  # leaves the step out by itself when gradients are not finite
-            scaler.update()
-        elif finite:
-            self.optimizer.step()
-        if finite:
-            self._skipped_in_a_row = 0
-            return
-        cases = listing([str(key) for key in keys])
-        if bool(loss.isnan()):
-            raise TrainingError(
-                f"Training stopped in epoch {self.current_epoch}: expected a number as loss, found NaN. Cases of the "
-                f"batch: {cases}. Check their images and labels (nnUNet3DCT_check), lower NNUNETV2_MT_LR, or go "
-                "on from the last checkpoint with --c."
-            )
-        self._skipped += 1
-        self._skipped_in_a_row += 1
-        self.print_to_log_file(f"Gradients not finite, step skipped ({self._skipped} so far). Cases: {cases}")
-        limit = self.max_skipped_steps * (3 if scaler is not None else 1)
-        if self._skipped_in_a_row >= limit:
-            raise TrainingError(
-                f"Training stopped in epoch {self.current_epoch}: expected finite gradients, found {limit} "
-                f"steps in a row without. Cases of the last batch: {cases}. Check their images for extreme values, "
-                "lower NNUNETV2_MT_LR, or go on from the last checkpoint with --c."
-            )
+    def class_smoothing(self) -> float:
+        """Label smoothing of the class loss."""
+        asked = self.settings.label_smoothing
+        return self.label_smoothing if asked is None else asked
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
-        # one row a process; NaN where its share of the batch had no sample that counts
-        losses = np.array(self._gather([float(output["cls_loss"]) for output in train_outputs]))
-        counted = ~np.isnan(losses).all(0)
-        steps = np.nan_to_num(losses).mean(0)[counted]
-        self.logger.log("cls_train_losses", float(steps.mean()) if steps.size else float("nan"), self.current_epoch)
-        self.logger.log("skipped_steps", self._skipped, self.current_epoch)
+        losses = self.gather([output["cls_loss"] for output in train_outputs])
+        self.logger.log("cls_train_losses", mean_class_loss(losses), self.current_epoch)
+        self.logger.log("skipped_steps", self.skipped_steps.total, self.current_epoch)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        super().on_validation_epoch_end(val_outputs)
+        every = self.settings.cls_val_every
+        due = (self.current_epoch + 1) % every == 0 or self.current_epoch == self.num_epochs - 1
+        self.epoch_class_score = None
+        if due:
+            own = self.volume_runner().classify(class_data.known(self.fold_labels.validation))
+            probs = {case: found.probs for share in self.gather(own) for case, found in share.items()}
+            self.epoch_class_score = class_validation.score_cases(probs, self.class_labels.by_case)
+        log_class_score(self.logger, self.epoch_class_score, self.current_epoch)
 
     def on_epoch_end(self) -> None:
         score = self.epoch_class_score
-        self.print_to_log_file(
-            f"cls_train_loss {self.logger.get_value('cls_train_losses', step=-1):.4f}"
-            + (
-                f"; whole volumes of {score.n_cases} validation cases: cls_val_loss {score.log_loss:.4f}, "
-                f"macro-F1 {score.macro_f1:.4f}, accuracy {score.accuracy:.4f}"
-                if score is not None
-                else ""
-            )
-        )
-        if score is not None and score.better_than(self._best_cls):
-            self._best_cls = score
+        loss = self.logger.get_value("cls_train_losses", step=-1)
+        self.say(f"cls_train_loss {loss:.4f}" + (f"; {score}" if score is not None else ""))
+        if score is not None and score.better_than(self.best_class_score):
+            self.best_class_score = score
             self.print_to_log_file(f"New best class score: macro-F1 {score.macro_f1:.4f}")
-            self.save_checkpoint(str(Path(self.output_folder) / "checkpoint_cls_best.pth"))
+            self.save_checkpoint(str(Path(self.output_folder) / CLASS_BEST))
         super().on_epoch_end()
 
     def on_train_end(self) -> None:
+        if self.fits_head_to_volumes:
+            self.current_epoch -= 1  # as upstream does below: save_checkpoint counts the epoch that ends
+            self.save_checkpoint(str(Path(self.output_folder) / FINAL))  # nothing that follows may cost it
+            self.current_epoch += 1
+            self.fit_head_to_volumes()
         super().on_train_end()
-        # upstream removes checkpoint_latest.pth here; users of this project predict with it
-        final = Path(self.output_folder) / "checkpoint_final.pth"
-        if self.local_rank == 0 and final.is_file():
-            latest = final.with_name("checkpoint_latest.pth")
-            temporary = final.with_name(".checkpoint_latest.pth.tmp")
-            shutil.copyfile(final, temporary)
-            temporary.replace(latest)
-            for name in ("plans.json", "dataset.json"):  # the seed's evaluation reads plans.json here
-                shutil.copyfile(Path(self.output_folder_base) / name, Path(self.output_folder) / name)
+        if self.local_rank == 0:
+            self.say(*run_state.complete_folder(Path(self.output_folder)))
 
-    def _gather(self, value: Any) -> list[Any]:
-        """The value of every rank, in order of rank."""
-        if not self.is_ddp:
-            return [value]
-        gathered: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, value)
-        return gathered
+    def fit_head_to_volumes(self) -> None:
+        """Fit the lesion head to the training cases of known class."""
+        training, runner = self.fold_labels.training, self.volume_runner()
+        classes = {case: training[case] for case in class_data.known(training)}
+        mirrors = mirrored_passes(self.inference_allowed_mirroring_axes, "full")
+        head, weights = self.multitask_network.cls_head, self.preflight.weighting.volumes
+        self.say(fit_head.refit(head, lambda: runner.pool(sorted(classes), mirrors), classes, weights, self.gather))
+
+    # ------------------------------------------------------------------ final validation
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's validation; the class of each case is noted in the same passes.
+
+        Writes ``<case>_classification.json``, ``subtype_results.csv``, ``subtype_probabilities.csv`` and
+        ``classification_metrics.json`` beside the segmentations of the fold.
+        """
+        folder, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
+        if self.local_rank == 0:
+            self.say(class_validation.set_aside_other_cases(folder, self.fold_labels.validation, ending))
+        axes = self.inference_allowed_mirroring_axes
+        network = self.network.module if self.is_ddp else self.network
+        recorder = class_validation.ValidationRecorder(
+            network, self.target_labels, axes, self.configuration_manager.patch_size
+        )
+        with recorder.in_place(self):
+            super().perform_actual_validation(save_probabilities)
+        results = {case: found for share in self.gather(recorder.finish()) for case, found in share.items()}
+        if self.local_rank == 0:
+            head_weights = fingerprint(self.multitask_network.cls_head.state_dict())
+            names = self.dataset_json.get("class_names")
+            origin = class_validation.Origin(type(self).__name__, self.fold, head_weights, axes or (), names)
+            class_validation.write_class_results(folder, results, origin, ending)
+            macro_f1, line = class_validation.write_class_metrics(folder, results, self.class_labels)
+            if macro_f1 is not None:
+                self.logger.log_summary("final_val/f1_macro", macro_f1)
+            self.say(line)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's keys with the U-Net alone as ``network_weights``, and the head beside them."""
+        if self.local_rank != 0:
+            return
+        if self.disable_checkpointing:
+            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
+            return
+        head = run_state.describe_head(
+            self.multitask_network.cls_head, self.dataset_json.get("class_names"), self.target_labels
+        )
+        record = run_state.record(self.settings_in_force(), self.fold_labels, self.started_from, self.best_class_score)
+        run_state.save(filename, self.multitask_network, head, run_state.trainer_state(self), record)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Resume from, or validate with, a checkpoint of this trainer.
+
+        Raises:
+            CheckpointError: unreadable, without a head, or of another network or number of classes.
+        """
+        checkpoint = run_state.read(filename_or_checkpoint, self.device)
+        config = checkpoint.head_config
+        if not self.was_initialized:
+            if config["name"] == self.head_name:
+                self.start_options = config["options"]
+            self.initialize()
+        run_state.load_own(self.multitask_network, self.target_labels, checkpoint)
+        run_state.restore_trainer(self, checkpoint.trainer_state)
+        self.best_class_score = resuming.best_class_score(checkpoint, Path(self.output_folder))
+        self.skipped_steps.total = checkpoint.skipped_steps
+        self.started_from, self.resumed_from = checkpoint.started_from, checkpoint.run_record
+
+    def settings_in_force(self) -> dict[str, SettingValue]:
+        """What decides the course of this training, by the variable that sets it."""
+        weights = self.preflight.weighting.patches
+        return resuming.settings_in_force(
+            self, self.settings, self.num_classes, weights, self.class_smoothing, self.target_labels
+        )

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from nnunet_3dct.training.fit_head import HeadRefit
-from nnunet_3dct.training.schedule import CombinedOptimizer, GroupLRScheduler, cosine, poly
+from nnunet_3dct.training.schedule import CombinedOptimizer, GroupLRScheduler, cosine, poly, sgd, split_parameters
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
 from nnunet_3dct.training.trainer import MultiTaskTrainer
 
@@ -50,8 +49,8 @@ class nnUNetTrainer_CLSHeadSepOpt(MultiTaskTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD and nnU-Net's polynomial for the U-Net; Adam at five times the rate and a cosine for the head."""
-        unet, head = self._parameters()
-        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor))
+        unet, head = split_parameters(self.multitask_network)
+        optimizer = CombinedOptimizer(sgd(unet, self), torch.optim.Adam(head, lr=self.initial_lr * self.head_lr_factor))
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs, [poly, cosine])
 
 
@@ -63,12 +62,12 @@ class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """One RAdam for network and head."""
-        unet, head = self._parameters()
+        unet, head = split_parameters(self.multitask_network)
         optimizer = torch.optim.RAdam(unet + head, lr=self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs, cosine)
 
 
-class nnUNetTrainer_CLSHeadLesion(HeadRefit, MultiTaskTrainer):
+class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
     """Lesion head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
 
     From a stage-1 checkpoint when one is given, else from scratch.
@@ -79,6 +78,7 @@ class nnUNetTrainer_CLSHeadLesion(HeadRefit, MultiTaskTrainer):
     default_class_weights = "balanced"
     label_smoothing = 0.05
     may_start_from_checkpoint = True
+    fits_head_to_volumes = True
 
     def build_head_options(self) -> dict[str, Any]:
         target = self.target_labels
@@ -86,6 +86,6 @@ class nnUNetTrainer_CLSHeadLesion(HeadRefit, MultiTaskTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""
-        unet, head = self._parameters()
-        optimizer = CombinedOptimizer(self._sgd(unet), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2))
+        unet, head = split_parameters(self.multitask_network)
+        optimizer = CombinedOptimizer(sgd(unet, self), torch.optim.AdamW(head, lr=self.head_lr, weight_decay=1e-2))
         return optimizer, GroupLRScheduler(optimizer, self.num_epochs)

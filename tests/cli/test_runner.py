@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nnunet_3dct.cli.runner import run_command
+from nnunet_3dct.cli.runner import SPINS, run_command
 from nnunet_3dct.errors import ImageError, SettingsError
 
 ASCII_TERMINAL = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
@@ -95,10 +95,14 @@ run_command(argparse.ArgumentParser(), work, [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe of a POSIX shell")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [2, 100_000])
-def test_reader_that_leaves_early_is_no_error(lines: int) -> None:
+def test_reader_that_leaves_early_is_no_error(lines: int, unbuffered: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PIPED.format(lines=lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", PIPED.format(lines=lines)],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         if lines > 2:
@@ -134,3 +138,28 @@ def test_what_a_terminal_cannot_show_is_replaced(argv: list[str], code: int) -> 
     assert b"Traceback" not in done.stderr
     assert rb"\u03bb" in done.stdout
     assert code == 0 or rb"error: Fall \xe4 \u2192 \U0001f9e0" in done.stderr
+
+
+WAITING = """
+import argparse, os, subprocess, sys
+from nnunet_3dct.cli.runner import run_command
+def work(args):
+    assert "torch" not in sys.modules
+    subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('GOMP_SPINCOUNT'))"], check=True)
+run_command(argparse.ArgumentParser(), work, [])
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["default", "spins of the user", "policy of the user"],
+)
+def test_threads_of_a_command_and_of_its_children_sleep_soon_unless_the_user_says_otherwise(
+    variables: dict[str, str], expected: str
+) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], env={**clean, **variables}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected

@@ -11,7 +11,8 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.calibrate import main
-from nnunet_3dct.evaluation.calibration import calibrate, fit_temperature, held_out_parts, log_loss, review_table
+from nnunet_3dct.evaluation.calibration import fit_calibration, review_table
+from nnunet_3dct.evaluation.temperature import fit_temperature, held_out_parts, log_loss
 from tests.evaluation import trained_folds as made
 
 
@@ -45,7 +46,7 @@ def test_no_other_temperature_has_less_log_loss():
 def test_gain_is_measured_on_cases_that_the_temperature_was_not_fitted_to():
     logits, truth = overconfident(60, 3.0)
     folds = np.arange(60) % 3
-    found = calibrate(logits, truth, folds)
+    found = fit_calibration(logits, truth, folds)
     scaled = np.empty_like(logits)
     for fold in range(3):
         scaled[folds == fold] = logits[folds == fold] / fit_temperature(logits[folds != fold], truth[folds != fold])
@@ -62,7 +63,7 @@ def test_one_fold_is_cut_into_parts_that_hold_every_class():
     for part in range(5):
         assert set(truth[parts == part]) == {0, 1, 2}
     assert set(held_out_parts(np.array([0, 0, 1]), np.zeros(3, int))) == {0}
-    assert calibrate(np.eye(3), np.array([0, 1, 2]), np.zeros(3, int))["after"] is None
+    assert fit_calibration(np.eye(3), np.array([0, 1, 2]), np.zeros(3, int))["after"] is None
 
 
 def test_review_table_counts_cases_below_the_threshold():

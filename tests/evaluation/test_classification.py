@@ -9,9 +9,9 @@ import pytest
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.evaluate_classification import main
-from nnunet_3dct.evaluation.calibration import calibration
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.evaluation.reliability import calibration_metrics
 from tests.evaluation.predictions import (
     NAMES,
     SEED_CONFUSION,
@@ -84,17 +84,17 @@ def test_brier_score_is_the_squared_distance_to_the_one_hot_truth():
     truth, predicted = expand(SEED_CONFUSION)
     rows = probabilities_for(predicted)
     expected = 3 * np.mean([sk.mean_squared_error(np.eye(3)[t], row) for t, row in zip(truth, rows, strict=True)])
-    assert calibration(truth, rows)["brier_score"] == pytest.approx(expected)
-    assert calibration(truth, np.full((36, 3), 1 / 3))["brier_score"] == pytest.approx(2 / 3)
+    assert calibration_metrics(truth, rows)["brier_score"] == pytest.approx(expected)
+    assert calibration_metrics(truth, np.full((36, 3), 1 / 3))["brier_score"] == pytest.approx(2 / 3)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_share_of_correct_cases():
     rows = np.array([[0.8, 0.2]] * 10 + [[0.35, 0.65]] * 5)
     truth = np.array([0] * 6 + [1] * 4 + [1] * 4 + [0])
     expected = (10 * abs(0.6 - 0.8) + 5 * abs(0.8 - 0.65)) / 15
-    assert calibration(truth, rows)["expected_calibration_error"] == pytest.approx(expected)
+    assert calibration_metrics(truth, rows)["expected_calibration_error"] == pytest.approx(expected)
     certain_and_right = np.eye(2)[truth]
-    assert calibration(truth, certain_and_right)["expected_calibration_error"] == 0
+    assert calibration_metrics(truth, certain_and_right)["expected_calibration_error"] == 0
 
 
 def test_class_absent_from_truth_is_undefined_and_listed(tmp_path, capfd):

@@ -72,7 +72,7 @@ def test_bad_input_is_refused_with_case_and_values(seed_run, damage, parts):
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "a"], ["a", "b", "accuracy"]])
 def test_class_names_that_do_not_fit_are_refused(seed_run, names):
-    with pytest.raises(EvaluationError, match=f"--class-names.*{names[-1]}"):
+    with pytest.raises(EvaluationError, match=f"class_names.*{names[-1]}"):
         evaluate_classification(*seed_run, names)
 
 
@@ -113,13 +113,13 @@ def test_unusable_labels_file_is_refused(seed_run, tmp_path):
         evaluate_classification(seed_run[0], tmp_path / "missing.json")
 
 
-def test_command_prints_one_error_line_and_exits_with_one(seed_run, capsys):
+def test_command_prints_one_error_line_and_exits_with_two(seed_run, capsys):
     predictions, labels = seed_run
     write_case(predictions, "stranger", pred=1)
     with pytest.raises(SystemExit) as stopped:
         main([str(predictions), str(labels), "--class-names", *NAMES])
     out, err = capsys.readouterr()
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert err.startswith("error: ") and "stranger" in err and not out
     assert not (predictions / "classification_metrics.json").exists()
 
@@ -130,6 +130,6 @@ def test_output_file_that_cannot_be_written_ends_with_advice(seed_run, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([str(predictions), str(labels), "-o", str(target)])
     err = capsys.readouterr().err
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert err.startswith(f"error: {target} cannot be written: ")
     assert err.endswith(". Give another file with -o.\n")

@@ -100,7 +100,7 @@ def segmentation(dice: list[float | None]) -> dict:
 
 def test_dice_of_two_folders_is_compared_case_by_case():
     first, second = [0.8, 0.9, 0.7, None, 0.6, 0.85], [0.7, 0.85, 0.72, 0.5, 0.5, 0.8]
-    found = compare_segmentations(segmentation(first), segmentation(second))["structures"]["lesion"]
+    found = compare_segmentations(segmentation(first), segmentation(second), "first", "second")["structures"]["lesion"]
     pairs = np.array([(a, b) for a, b in zip(first, second, strict=True) if a is not None])
     assert found["Dice"]["difference"] == pytest.approx((pairs[:, 0] - pairs[:, 1]).mean())
     assert found["Dice"]["wilcoxon_p_value"] == pytest.approx(wilcoxon(*pairs.T).pvalue)
@@ -110,12 +110,14 @@ def test_dice_of_two_folders_is_compared_case_by_case():
 
 
 def test_dice_that_differs_nowhere_has_no_p_value():
-    found = compare_segmentations(segmentation([0.5, 0.6]), segmentation([0.5, 0.6]))["structures"]["lesion"]
+    found = compare_segmentations(segmentation([0.5, 0.6]), segmentation([0.5, 0.6]), "first", "second")["structures"][
+        "lesion"
+    ]
     assert found["Dice"]["difference"] == 0 and found["Dice"]["wilcoxon_p_value"] is None
-    none = compare_segmentations(segmentation([None]), segmentation([0.5]))["structures"]["lesion"]
+    none = compare_segmentations(segmentation([None]), segmentation([0.5]), "first", "second")["structures"]["lesion"]
     assert none["Dice"] is None and none["without_dice"] == ["c0"]
 
 
 def test_segmentations_of_other_cases_are_refused():
     with pytest.raises(EvaluationError, match=r"same cases.*c1"):
-        compare_segmentations(segmentation([0.5, 0.6]), segmentation([0.5]))
+        compare_segmentations(segmentation([0.5, 0.6]), segmentation([0.5]), "first", "second")

@@ -11,9 +11,12 @@ import pytest
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.crossval import main
+from nnunet_3dct.evaluation.crossval import cross_validate
+from nnunet_3dct.formats.atomic import to_json
 from nnunet_3dct.formats.checkpoint import write_checkpoint
 from tests import toy
 from tests.evaluation import trained_folds as made
+from tests.utils import write_volume
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def run(*flags: str) -> None:
 def failure(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     with pytest.raises(SystemExit) as stopped:
         run(*flags)
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     return capsys.readouterr().err
 
 
@@ -92,10 +95,54 @@ def test_case_without_segmentation_is_named(folds, capsys):
     assert "case_103" in message and "a class but no segmentation" in message
 
 
-def test_case_of_another_split_is_named(folds, capsys):
-    made.write_class_file(folds, 1, "case_007", made.probabilities_of("case_007"))
+def test_files_of_an_earlier_training_with_other_splits_are_left_out_and_named(folds, capsys):
+    run("--bootstrap", "0")
+    before = json.loads((folds / "crossval_metrics.json").read_text())
+    made.write_class_file(folds, 1, "case_007", 1 - made.probabilities_of("case_007"), head_weights={"1": "older"})
+    write_volume(folds / "fold_1" / "validation" / "case_007.nii.gz", np.zeros_like(made.volume("case_007")))
+    run("--bootstrap", "0")
+    after = json.loads((folds / "crossval_metrics.json").read_text())
+    (warning,) = after.pop("warnings")
+    assert "fold 1" in warning and "left out: case_007" in warning and str(folds / "fold_1" / "validation") in warning
+    assert before.pop("warnings") == [] and after == before
+    assert f"warning: {warning}" in capsys.readouterr().out
+
+
+def test_fold_trained_with_other_splits_is_refused_with_what_helps(folds, capsys):
+    validation = folds / "fold_1" / "validation"
+    for case, other in (("case_103", "case_007"), ("case_104", "case_008")):
+        (validation / f"{case}_classification.json").rename(validation / f"{other}_classification.json")
     message = failure(capsys)
-    assert "case_007" in message and "splits_final.json" in message
+    assert "2 are missing: case_103_classification.json, case_104_classification.json" in message
+    assert "2 of other cases instead: case_007_classification.json, case_008_classification.json" in message
+    assert "restore the splits_final.json of that training, or train the fold again" in message
+
+
+def test_missing_class_file_without_others_asks_for_the_validation(folds, capsys):
+    (folds / "fold_1" / "validation" / "case_103_classification.json").unlink()
+    message = failure(capsys)
+    assert "1 are missing: case_103_classification.json" in message and "nnUNetv2_train ... --val" in message
+
+
+def test_predictions_of_two_networks_in_a_fold_are_refused_by_case(folds, capsys):
+    made.write_class_file(folds, 1, "case_103", made.probabilities_of("case_103"), head_weights={"1": "other"})
+    message = failure(capsys)
+    assert "case_103 (other)" in message and "(weights-of-1)" in message
+
+
+def test_python_gives_what_the_command_writes(folds):
+    run("--bootstrap", "20")
+    written = json.loads((folds / "crossval_metrics.json").read_text())
+    assert json.loads(to_json(cross_validate(folds, resamples=20))) == written
+    assert cross_validate(str(folds), folds=[2], resamples=0)["folds"] == {"2": made.cases_of(2)}
+
+
+def test_class_names_of_another_number_are_refused(folds, capsys):
+    assert "class_names: expected 3 names, as many as" in failure(capsys, "--class-names", "a", "b")
+    description = json.loads((folds / "dataset.json").read_text())
+    (folds / "dataset.json").write_text(json.dumps({**description, "class_names": ["a", "b"]}))
+    message = failure(capsys)
+    assert "class_names: expected 3 names" in message and "found 2: a, b" in message and "dataset.json" in message
 
 
 def test_overlapping_folds_are_refused(folds, capsys, tmp_path):
@@ -108,7 +155,7 @@ def test_overlapping_folds_are_refused(folds, capsys, tmp_path):
 
 
 def test_fold_that_does_not_exist_is_refused(folds, capsys):
-    assert "expected folds 0 to 2" in failure(capsys, "-f", "7")
+    assert "expected 0 to 2" in failure(capsys, "-f", "7")
 
 
 def test_model_without_validation_is_refused(folds, capsys):

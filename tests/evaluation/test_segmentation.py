@@ -14,10 +14,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nnunet_3dct.cli.evaluate_segmentation import main
-from nnunet_3dct.errors import EvaluationError, ImageError
+from nnunet_3dct.errors import EvaluationError, ImageError, SettingsError
+from nnunet_3dct.evaluation.case_segmentation import structure_labels
 from nnunet_3dct.evaluation.lesions import detect_lesions
-from nnunet_3dct.evaluation.segmentation import WHOLE_ORGAN, evaluate_segmentation, structure_labels
+from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
 from nnunet_3dct.evaluation.surface import surface_metrics
+from nnunet_3dct.formats.metrics_segmentation import WHOLE_ORGAN
 from tests.utils import truncate, write_volume
 
 LABELS = {"background": 0, "pancreas": 1, "lesion": 2}
@@ -227,14 +229,14 @@ def test_two_folders_are_compared(folders, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tolerance": -1.0}, "--tolerance: expected mm, at least 0, found -1.0"),
-        ({"tolerance": float("nan")}, "--tolerance"),
-        ({"lesion_overlap": 0.0}, "--lesion_overlap: expected a share above 0"),
-        ({"num_processes": 0}, "-np: expected at least 1"),
+        ({"tolerance": -1.0}, "tolerance: expected mm, at least 0, found -1.0"),
+        ({"tolerance": float("nan")}, "tolerance"),
+        ({"lesion_overlap": 0.0}, "lesion_overlap: expected a share above 0"),
+        ({"num_processes": 0}, "num_processes: expected at least 1"),
     ],
 )
 def test_setting_out_of_range_is_refused(folders, options, words):
-    with pytest.raises(EvaluationError, match=words):
+    with pytest.raises(SettingsError, match=words):
         evaluate_segmentation(*folders, **options)
 
 
@@ -257,5 +259,5 @@ def test_truncated_file_is_refused_and_nothing_is_written(folders, capsys):
         evaluate_segmentation(*folders)
     with pytest.raises(SystemExit) as caught:
         main([str(references), str(predictions), "-djfile", str(dataset_json)])
-    assert caught.value.code == 1 and "error: " in capsys.readouterr().err
+    assert caught.value.code == 2 and "error: " in capsys.readouterr().err
     assert not (predictions / "segmentation_metrics.json").exists()

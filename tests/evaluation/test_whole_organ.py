@@ -15,7 +15,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_3dct.cli.evaluate_whole_organ import main
 from nnunet_3dct.errors import EvaluationError, ImageError
-from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ, load_label_scheme
+from nnunet_3dct.evaluation.whole_organ import evaluate_whole_organ
+from nnunet_3dct.formats.label_volumes import load_label_scheme
 
 LABELS = {"background": 0, "pancreas": 1, "lesion": 2}
 SHAPE = (8, 12, 14)
@@ -246,11 +247,11 @@ def test_missing_or_empty_folders_are_named(dataset, tmp_path):
         evaluate_whole_organ(tmp_path / "empty", dataset.predictions, dataset.json)
 
 
-def test_command_prints_one_error_and_exits_with_one(dataset, capsys):
+def test_command_prints_one_error_and_exits_with_two(dataset, capsys):
     (dataset.predictions / "case_2.nii.gz").unlink()
     with pytest.raises(SystemExit) as stopped:
         dataset.run()
     out, err = capsys.readouterr()
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert err.startswith("error: ") and "case_2.nii.gz" in err and not out
     assert not list(dataset.predictions.glob("*.json"))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.errors import CheckpointError, OutputError
 from nnunet_3dct.formats.checkpoint import plain, read_checkpoint, write_checkpoint
 from tests.utils import empty, truncate
 
@@ -82,8 +82,11 @@ def test_plain_keeps_tensors_and_the_kind_of_sequence():
     assert found["a"][1][1] is tensor and type(found["a"][1][0]) is bool
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_failing_save_leaves_the_previous_file_and_no_temporary_one(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(28, "No space left on device"), OutputError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_failing_save_leaves_the_previous_file_and_no_temporary_one(tmp_path, monkeypatch, error, told):
     path = tmp_path / "checkpoint_latest.pth"
     write_checkpoint(stock_checkpoint(), path)
     before = path.read_bytes()
@@ -93,7 +96,7 @@ def test_failing_save_leaves_the_previous_file_and_no_temporary_one(tmp_path, mo
         raise error
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(type(error)):
+    with pytest.raises(told):
         write_checkpoint({**stock_checkpoint(), "current_epoch": 4}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -112,6 +115,39 @@ def test_previous_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", watch)
     write_checkpoint({**stock_checkpoint(), "current_epoch": 4}, path)
     assert read_checkpoint(path)["current_epoch"] == 4
+
+
+FULL_DISK = """
+import resource, sys, torch
+from nnunet_3dct.errors import OutputError
+from nnunet_3dct.formats.checkpoint import read_checkpoint, write_checkpoint
+path = sys.argv[1]
+write_checkpoint({"network_weights": {"w": torch.zeros(10)}, "current_epoch": 1}, path)
+for limit in (1000, 100_000, 3_990_000):  # torch's writer fails in three different ways
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_checkpoint({"network_weights": {"w": torch.zeros(1_000_000)}, "current_epoch": 2}, path)
+    except OutputError as error:
+        assert path in str(error), error
+        assert read_checkpoint(path)["current_epoch"] == 1
+        print("told")
+"""
+
+
+def test_disk_that_fills_up_is_told_at_whatever_byte_and_costs_nothing(tmp_path):
+    path = tmp_path / "checkpoint_latest.pth"
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["told"] * 3, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_other_errors_while_saving_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def lost_device(content: object, stream) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch, "save", lost_device)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        write_checkpoint(stock_checkpoint(), tmp_path / "checkpoint_latest.pth")
 
 
 WRITER = """
@@ -196,6 +232,29 @@ def test_truncated_file_is_named_with_its_size(tmp_path, fraction):
         read_checkpoint(path)
     assert str(caught.value).startswith(f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: ")
     assert "cut off" in str(caught.value)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_file_in_the_form_of_old_torch_is_read(tmp_path, mmap):
+    path = tmp_path / "old.pth"
+    torch.save(stock_checkpoint(), path, _use_new_zipfile_serialization=False)
+    assert_same(read_checkpoint(path, mmap=mmap), stock_checkpoint())
+
+
+@pytest.mark.parametrize("fraction", [0.005, 0.1, 0.5, 0.99])
+def test_truncated_file_in_the_form_of_old_torch_is_called_cut_off(tmp_path, fraction):
+    path = tmp_path / "old.pth"
+    torch.save(stock_checkpoint(), path, _use_new_zipfile_serialization=False)
+    truncate(path, fraction)
+    with pytest.raises(CheckpointError, match=r"old\.pth \(\d+ bytes\) cannot be read: .*cut off"):
+        read_checkpoint(path, mmap=True)
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"hello", pickle.dumps({"network_weights": {}})])
+def test_file_that_torch_did_not_write_is_not_called_cut_off(tmp_path, content):
+    (tmp_path / "page.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"expected a file written by torch\.save, found one that begins with"):
+        read_checkpoint(tmp_path / "page.pth")
 
 
 def test_empty_and_missing_files_are_named(tmp_path):

@@ -7,7 +7,15 @@ import torch
 from torch.nn import functional
 
 from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import HEAD_CONFIG, HEAD_STATE, check_unet_fits, head_config, read_checkpoint
+from nnunet_3dct.formats.checkpoint import (
+    HEAD_CONFIG,
+    HEAD_STATE,
+    check_unet_fits,
+    compose_checkpoint,
+    head_config,
+    read_checkpoint,
+    write_checkpoint,
+)
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import build_head
 from tests.formats.test_checkpoint import stock_checkpoint
@@ -91,3 +99,38 @@ def test_parameters_that_differ_are_named():
         "d: only in the checkpoint",
         "a: expected shape (2, 3), found (2, 4)",
     ]
+
+
+def test_parts_are_found_by_name_whatever_their_keys(tmp_path):
+    run = {
+        "mt_num_classes": 3,
+        "mt_loss_weight": 0.3,
+        "mt_settings": {"NNUNETV2_MT_LR": 0.1},
+        "mt_labels": {"training": {"a": 0}, "validation": {"b": 2}},
+        "mt_started_from": {"path": "stage1.pth", "fold": 1},
+        "mt_best_cls": {"macro_f1": 0.5},
+    }
+    head = {"name": "grid", "num_classes": 3, "options": {}, "class_names": None, "target_labels": [2]}
+    stock = stock_checkpoint()
+    trainer = {key: value for key, value in stock.items() if key != "network_weights"}
+    trainer |= {"init_args": {"fold": 0, "configuration": "2d"}, "logging": {"skipped_steps": [1, 4]}}
+    content = compose_checkpoint(stock["network_weights"], seed_head_state(), head, trainer, run)  # type: ignore[arg-type]
+    write_checkpoint(content, tmp_path / "ours.pth")
+    found = read_checkpoint(tmp_path / "ours.pth")
+    assert found.keys() == {*stock, *run, HEAD_STATE, HEAD_CONFIG}
+    assert found.has_head and found.head_config == head
+    assert found.unet_weights.keys() == stock["network_weights"].keys()
+    assert found.head_weights.keys() == seed_head_state().keys()
+    assert (found.trainer_name, found.configuration, found.fold, found.epoch) == ("nnUNetTrainer", "2d", 0, 3)
+    assert (found.settings, found.labels, found.skipped_steps) == (run["mt_settings"], run["mt_labels"], 4)
+    assert (found.started_from, found.best_class_score) == (run["mt_started_from"], run["mt_best_cls"])
+    assert found.trainer_state["current_epoch"] == 3 and found.trainer_state["optimizer_state"]
+    assert str(tmp_path / "ours.pth") == found.source and found.head_source == f"{found.source} (cls_head_state)"
+
+
+def test_parts_that_a_checkpoint_lacks_are_empty(tmp_path):
+    write_checkpoint({"network_weights": {}}, tmp_path / "bare.pth")
+    found = read_checkpoint(tmp_path / "bare.pth")
+    assert not found.has_head and found.trainer_name == ""
+    assert (found.fold, found.epoch, found.started_from, found.best_class_score) == (None,) * 4
+    assert (found.settings, found.labels, found.skipped_steps) == ({}, {}, 0)

@@ -216,11 +216,11 @@ def test_format_that_cannot_hold_a_map_is_refused_before_any_case(
 
 HEAD_OUTSIDE_PYTORCH = """
 import torch
-from nnunet_3dct.networks.heads import ClassificationHead, register
+from nnunet_3dct.networks.heads import ClassificationHead, register_head
 from nnunet_3dct.training.trainer import MultiTaskTrainer
 
 
-@register
+@register_head
 class ArrayHead(ClassificationHead):
     name = "array"
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import io
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
 from nnunet_3dct.errors import CheckpointError
+from nnunet_3dct.networks import heads
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.heads import build_head, head_names, register
+from nnunet_3dct.networks.heads import base, build_head, head_names, register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
 
 SPECS = [
@@ -107,7 +110,7 @@ def test_options_come_back_from_the_checkpoint() -> None:
 def test_second_head_of_the_same_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Two heads are named 'grid': GridHead and .*Impostor"):
 
-        @register
+        @register_head
         class Impostor(ClassificationHead):
             name = "grid"
 
@@ -143,7 +146,9 @@ def test_standardised_grid_head_has_the_published_parameters_and_learns_level_an
     shifted = copy.deepcopy(ours)
     for _ in range(400):
         ours(low)
+        ours.after_step()
         shifted(high)
+        shifted.after_step()
     with torch.no_grad():
         torch.testing.assert_close(shifted.eval()(high), ours.eval()(low), rtol=0.02, atol=0.02)
         assert not torch.allclose(plain(high), plain(low), atol=0.1)
@@ -164,3 +169,9 @@ def test_head_without_methods_is_named() -> None:
 
     with pytest.raises(NotImplementedError, match=r"Unfinished gives neither forward nor summarize.*new-head\.md"):
         Unfinished(SPECS[0], 3)(features(SPECS[0]))
+
+
+@pytest.mark.parametrize("module", [heads, base])
+def test_examples_in_the_docstrings_do_what_they_show(module: ModuleType) -> None:
+    tested = doctest.testmod(module)
+    assert tested.attempted >= 5 and tested.failed == 0

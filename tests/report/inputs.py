@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
+from nnunet_3dct.report.cohort import collect
 from nnunet_3dct.report.options import ReportOptions
-from nnunet_3dct.report.page import build_report
+from nnunet_3dct.report.page import render
 from tests.utils import write_volume
 
 SHAPE = (14, 22, 26)
@@ -79,13 +80,13 @@ class Inputs:
             "predictions": self.root / "predictions",
             "labels": self.root / "labels",
             "images": self.root / "images",
-            "class_labels": self.root / "classification.json",
+            "classes": self.root / "classification.json",
             "class_names": NAMES,
         }
         return ReportOptions(**{**given, **changes})
 
     def html(self, **changes: Any) -> str:
-        return build_report(self.options(**changes)).html
+        return render(collect(self.options(**changes)))
 
     def arguments(self, output: Path) -> list[str]:
         """Arguments of the command."""

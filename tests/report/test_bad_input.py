@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from nnunet_3dct.cli.report import main
-from nnunet_3dct.errors import NNUNet3DCTError
+from nnunet_3dct.errors import EvaluationError, NNUNet3DCTError
 from tests.report.inputs import SHAPE, Inputs, image, labels
-from tests.utils import truncate
+from tests.utils import truncate, write_volume
 
 
 def delete(pattern: str) -> Callable[[Inputs], None]:
@@ -45,17 +46,17 @@ def cut(name: str) -> Callable[[Inputs], object]:
         ),
         (volume("predictions", "case_2", labels() * 2), ["case_2", "[0, 1, 2]", "4"]),
         (volume("predictions", "case_9", labels()), ["case_9", "images"]),
-        (delete("images/case_[24]_0000.nii.gz"), ["2 of 6", "case_2_0000.nii.gz, case_4_0000.nii.gz", "-i"]),
+        (delete("images/case_[24]_0000.nii.gz"), ["2 of 6", "case_2_0000.nii.gz, case_4_0000.nii.gz", "images"]),
         (delete("labels/case_3.nii.gz"), ["case_3", "no reference"]),
         (delete("predictions/case_3.nii.gz"), ["case_3", "no segmentation"]),
         (delete("predictions/case_3_classification.json"), ["case_3", "no class"]),
-        (delete("predictions/*.nii.gz"), ["predictions", "found none"]),
-        (delete("predictions/dataset.json"), ["dataset.json", "-djfile"]),
+        (delete("predictions/*.nii.gz"), ["predictions", "expected label volumes *.nii.gz"]),
+        (delete("predictions/dataset.json"), ["predictions/dataset.json", "found none"]),
         (cut("images/case_2_0000.nii.gz"), ["case_2", "truncated"]),
         (cut("labels/case_2.nii.gz"), ["case_2", "truncated"]),
         (lambda inputs: inputs.json("classification.json", {"case_0": 0}), ["case_1", "without a label"]),
         (lambda inputs: inputs.json("predictions/prediction_manifest.json", []), ["prediction_manifest.json", "list"]),
-        (lambda inputs: shutil.rmtree(inputs.root / "images"), ["-i", "images", "no folder"]),
+        (lambda inputs: shutil.rmtree(inputs.root / "images"), ["images: ", "no folder"]),
     ],
 )
 def test_message_names_case_and_value(inputs, capsys, damage, parts):
@@ -63,9 +64,10 @@ def test_message_names_case_and_value(inputs, capsys, damage, parts):
     output = inputs.root / "report.html"
     with pytest.raises(SystemExit) as stopped:
         main(inputs.arguments(output))
-    assert str(stopped.value).startswith("error: ")
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and message.startswith("error: ")
     for part in parts:
-        assert part in str(stopped.value)
+        assert part in message
     assert not output.exists()
 
 
@@ -73,11 +75,11 @@ def test_message_names_case_and_value(inputs, capsys, damage, parts):
     ("changes", "parts"),
     [
         ({"class_names": ("a", "b")}, ["3 names", "found 2"]),
-        ({"class_names": ("a", "b"), "class_labels": None}, ["3 names", "found 2"]),
-        ({"window": (240.0, -160.0)}, ["--window", "240 -160"]),
-        ({"window": (float("nan"), 240.0)}, ["--window", "nan"]),
-        ({"max_cases": -1}, ["--cases", "-1"]),
-        ({"tolerance": -1.0}, ["--tolerance", "-1"]),
+        ({"class_names": ("a", "b"), "classes": None}, ["3 names", "found 2"]),
+        ({"window": (240.0, -160.0)}, ["window", "240 -160"]),
+        ({"window": (float("nan"), 240.0)}, ["window", "nan"]),
+        ({"max_cases": -1}, ["max_cases", "-1"]),
+        ({"tolerance": -1.0}, ["tolerance", "-1"]),
     ],
 )
 def test_settings_out_of_range_are_named(inputs, changes, parts):
@@ -87,12 +89,29 @@ def test_settings_out_of_range_are_named(inputs, changes, parts):
         assert part in str(raised.value)
 
 
+def test_two_class_names_for_three_classes_in_the_class_files_are_named(inputs):
+    for path in inputs.root.glob("predictions/*_classification.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": ["solid", "cystic"]}))
+    for classes in (None, inputs.root / "classification.json"):
+        with pytest.raises(EvaluationError, match=r"class files of .*predictions: expected 3 names.*found 2: solid"):
+            inputs.html(class_names=None, classes=classes)
+
+
+@pytest.mark.parametrize("folder", ["predictions", "labels", "images"])
+def test_the_same_volume_in_two_formats_is_refused(inputs, folder):
+    stem = "case_2_0000" if folder == "images" else "case_2"
+    write_volume(inputs.root / folder / f"{stem}.nii", labels())
+    with pytest.raises(NNUNet3DCTError, match=rf"{folder}: .*{stem}\.nii and {stem}\.nii\.gz"):
+        inputs.html()
+
+
 @pytest.mark.parametrize("where", ["missing/report.html", "images"])
-def test_output_that_cannot_be_written_is_named_before_the_work(inputs, where):
+def test_output_that_cannot_be_written_is_named_before_the_work(inputs, capsys, where):
     inputs.volume("labels", "case_0", np.zeros(SHAPE, np.uint8) + 7)  # would stop the work
     with pytest.raises(SystemExit) as stopped:
         main(inputs.arguments(inputs.root / where))
-    assert "-o: " in str(stopped.value) and where.partition("/")[0] in str(stopped.value)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and "-o: " in message and where.partition("/")[0] in message
 
 
 def test_references_without_prediction_are_named_unless_chill(inputs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,21 @@ import pytest
 
 from tests.report.inputs import SHAPE, Inputs
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def find_chromium(which: Callable[[str], str | None] = shutil.which) -> tuple[str, str, str]:
+    """Paths of browser and driver, and why there is none of them; Selenium is never to look for one on the network."""
+    browser = next((path for name in BROWSERS if (path := which(name))), None)
+    driver = which("chromedriver")
+    if browser is None:
+        return "", "", f"no Chromium on this machine: none of {', '.join(BROWSERS)} on the path"
+    if driver is None:
+        return "", "", f"{browser} is there but no chromedriver on the path; install the one of the same version"
+    return browser, driver, ""
+
+
+CHROMIUM, DRIVER, MISSING = find_chromium()
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -30,7 +44,14 @@ COLOURS = """
     return [...document.querySelectorAll(text)].map(e => [getComputedStyle(e).color, paper(e), e.tagName]);
 """
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+needs_browser = pytest.mark.skipif(bool(MISSING), reason=MISSING or "Chromium and its driver are there")
+
+
+def test_browser_or_driver_that_is_missing_is_the_reason_to_skip() -> None:
+    found = {"google-chrome": "/opt/chrome", "chromedriver": "/opt/chromedriver"}
+    assert find_chromium(found.get) == ("/opt/chrome", "/opt/chromedriver", "")
+    assert "no Chromium on this machine" in find_chromium({}.get)[2]
+    assert "/opt/chrome is there but no chromedriver" in find_chromium({"google-chrome": "/opt/chrome"}.get)[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +69,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     from selenium import webdriver
+    from selenium.common.exceptions import SessionNotCreatedException
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
+    options.binary_location = CHROMIUM
     for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # without a driver beside the browser Selenium looks for one itself
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    except SessionNotCreatedException as error:
+        pytest.skip(f"{CHROMIUM} and {DRIVER} do not go together: {error.msg}")
     yield driver
     driver.quit()
 
@@ -73,6 +97,7 @@ def resize(browser, width: int) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+@needs_browser
 def test_loads_without_errors_and_asks_for_nothing_else(browser, report):
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # what was before
@@ -83,6 +108,7 @@ def test_loads_without_errors_and_asks_for_nothing_else(browser, report):
     assert [url for url in asked if not url.startswith("data:image/png")] == [report.as_uri()]
 
 
+@needs_browser
 def test_headings_and_pictures_are_there(page):
     headings = [h.text for h in page.find_elements("css selector", "h1, h2")]
     for expected in ("Segmentation and class report", "Segmentation", "Classes", "All cases", "Pictures of the cases"):
@@ -98,6 +124,7 @@ def focused(page) -> str | None:
     return page.execute_script("return document.activeElement.getAttribute('href')")
 
 
+@needs_browser
 def test_links_are_reached_and_followed_by_keyboard(page):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -121,6 +148,7 @@ def test_links_are_reached_and_followed_by_keyboard(page):
     assert abs(top) < 5
 
 
+@needs_browser
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_wider_than_the_window(page, width):
     resize(page, width)
@@ -132,6 +160,7 @@ def test_nothing_is_wider_than_the_window(page, width):
     assert outside == []
 
 
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_background(page, scheme):
     page.execute_cdp_cmd(
@@ -153,6 +182,7 @@ def contrast(first: str, second: str) -> float:
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
+@needs_browser
 def test_prints_each_case_on_pages_of_its_own(page):
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     breaks = page.execute_script(

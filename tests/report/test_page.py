@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from datetime import datetime
+from html import unescape
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 
-from nnunet_3dct.cli.report import main
+from nnunet_3dct.cli.report import build_parser, main
 from nnunet_3dct.evaluation.classification import evaluate_classification
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
-from tests.report.inputs import NAMES, SHAPE, Inputs
+from nnunet_3dct.report import write_report
+from nnunet_3dct.report.cohort import collect
+from nnunet_3dct.report.page import render
+from tests.report.inputs import LABELS, NAMES, SHAPE, Inputs, image
 from tests.report.parsing import Page
+from tests.utils import write_sheared_volume, write_volume
 
 
 def evidence(inputs: Inputs, case: str) -> None:
@@ -129,16 +139,16 @@ def test_names_of_cases_are_text(tmp_path, evil):
 
 
 def test_everything_but_predictions_may_be_left_out(inputs):
-    html = inputs.html(labels=None, images=None, class_labels=None, class_names=None)
+    html = inputs.html(labels=None, images=None, classes=None, class_names=None)
     page = Page(html)
-    for sentence in ("No references (-g)", "No images (-i)", "No class labels (-c)"):
+    for sentence in ("No references were given", "No images were given", "No class labels were given"):
         assert sentence in page.text
     assert "Dice of every case" not in page.text and "data:image/png" not in html
     assert page.row("lesion", "Structure") == [f"{48 * 0.8 * 0.9 * 2.5 / 1000:.2f}"]
     assert 'class="outline"' in html and 'class="outline reference"' not in html
     for path in inputs.root.glob("predictions/*_classification.json"):
         path.unlink()
-    text = Page(inputs.html(class_labels=None, class_names=None)).text
+    text = Page(inputs.html(classes=None, class_names=None)).text
     assert "No class predictions were found" in text and "Class probabilities" not in text
 
 
@@ -181,6 +191,104 @@ def test_manifest_gives_model_versions_and_failed_cases(inputs):
     assert "/secret" not in html and str(inputs.root) not in html
 
 
+def test_classes_without_basis_are_named_with_the_reason(inputs):
+    inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], pred=0, num_classes=3, without_basis="the image is constant")
+    page = Page(inputs.html())
+    assert "The class of 1 case is without basis: case_3 (the image is constant)" in page.text
+    assert "without basis" in page.row("case_3", "Case")[1]
+    assert page.text.count("Without basis: the image is constant") == 1
+
+
+def test_class_files_of_two_models_in_one_folder_are_named(inputs):
+    for n, case in enumerate(inputs.cases):
+        weights = "bbbb" if n == 4 else "aaaa"
+        inputs.class_json(case, probs=[0.4, 0.3, 0.3], num_classes=3, produced_by={"head_weights": {"0": weights}})
+    inputs.json("predictions/prediction_manifest.json", {"produced_by": {"head_weights": {"0": "aaaa"}}})
+    for classes in (None, inputs.root / "classification.json"):
+        text = Page(inputs.html(classes=classes)).text
+        assert "The class files are of 2 models: case_4 (head_weights {'0': 'bbbb'})" in text
+        assert "1 of 6 cases were not predicted by the run that prediction_manifest.json describes: case_4" in text
+
+
+def test_files_of_no_case_are_named(inputs):
+    write_volume(inputs.root / "images" / "case_8_0000.mha", image(8))
+    assert "Left out: case_8_0000.mha (expected the ending .nii.gz" in Page(inputs.html()).text
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_every_volume_is_read_once(inputs, monkeypatch, limit):
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    read: list[str] = []
+    stock = SimpleITKIO.read_images
+
+    def counted(self, files, *rest):
+        read.extend(str(Path(file).relative_to(inputs.root)) for file in files)
+        return stock(self, files, *rest)
+
+    evidence(inputs, "case_0")
+    inputs.json("predictions/plans.json", {"image_reader_writer": "SimpleITKIO"})  # else nnU-Net tries it on a file
+    monkeypatch.setattr(SimpleITKIO, "read_images", counted)
+    inputs.html(max_cases=limit, num_processes=2)
+    shown = ["case_2", "case_5"] if limit else inputs.cases  # shifted by two voxels
+    expected = [f"{folder}/{case}.nii.gz" for folder in ("labels", "predictions") for case in inputs.cases]
+    expected += [f"images/{case}_0000.nii.gz" for case in shown]
+    assert sorted(read) == sorted([*expected, "predictions/evidence/case_0.nii.gz"])
+
+
+def test_number_of_threads_changes_nothing(inputs):
+    evidence(inputs, "case_1")
+    now = datetime(2026, 1, 1)
+    pages = [render(collect(inputs.options(num_processes=n)), now) for n in (1, 4)]
+    assert pages[0] == pages[1]
+
+
+def test_volumes_that_the_datasets_reader_takes_are_shown(inputs):
+    description = {"labels": LABELS, "file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIO"}
+    straight = inputs.html()
+    inputs.json("predictions/dataset.json", {**description, "channel_names": {"0": "CT"}})
+    assert re.findall(r'<path [^>]*"', inputs.html()) == re.findall(r'<path [^>]*"', straight)
+    for path in [*inputs.root.glob("*/*.nii.gz")]:
+        write_sheared_volume(path, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))))
+    assert len(Page(inputs.html()).find("article")) == 6
+
+
+def test_importing_the_report_loads_neither_torch_nor_nnunet():
+    code = "import sys, nnunet_3dct.report.page, nnunet_3dct.evaluation.crossval, nnunet_3dct.evaluation.calibration\n"
+    code += "print([name for name in ('torch', 'nnunetv2', 'monai', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_python_writes_what_the_command_writes(inputs, capsys):
+    main(inputs.arguments(inputs.root / "command.html"))
+    folders = {name: str(inputs.root / name) for name in ("labels", "images")}
+    report = write_report(
+        str(inputs.root / "predictions"),
+        inputs.root / "python.html",
+        classes=inputs.root / "classification.json",
+        class_names=NAMES,
+        **folders,
+    )
+    assert (report.num_cases, report.num_pages) == (6, 6)
+    pages = [(inputs.root / f"{name}.html").read_text(encoding="utf-8") for name in ("command", "python")]
+    first, second = (re.sub("made on [0-9 :-]+", "", page) for page in pages)
+    assert first == second
+    assert report.warnings and all(warning in unescape(first) for warning in report.warnings)
+
+
+def test_long_and_short_flags_are_the_same(inputs):
+    short = inputs.arguments(inputs.root / "short.html")
+    names = {"-p": "--predictions", "-g": "--labels", "-i": "--images", "-c": "--classes", "-o": "--output"}
+    parsed = [build_parser().parse_args(flags) for flags in (short, [names.get(flag, flag) for flag in short])]
+    assert parsed[0] == parsed[1] and parsed[0].predictions == inputs.root / "predictions"
+
+
+def test_progress_bar_can_be_disabled(inputs, capsys):
+    main([*inputs.arguments(inputs.root / "report.html"), "--disable_progress_bar"])
+    assert capsys.readouterr().err == ""
+
+
 def test_as_many_sections_as_asked_for_those_with_the_lowest_dice(inputs):
     page = Page(inputs.html(max_cases=2))
     assert [a["id"] for a in page.find("article")] == ["case-3", "case-6"]  # shifted by two voxels
@@ -200,7 +308,7 @@ def test_a_case_stays_below_a_megabyte(tmp_path):
     shape = (300, 512, 512)
     inputs.volume("predictions", "noise", (noise.random(shape, np.float32) > 0.9999).astype(np.uint8))
     inputs.volume("images", "noise_0000", noise.integers(-160, 240, shape, np.int16))
-    assert len(inputs.html(labels=None, class_labels=None)) < 1e6
+    assert len(inputs.html(labels=None, classes=None)) < 1e6
 
 
 def test_command_writes_the_file(inputs, capsys):

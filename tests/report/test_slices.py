@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_3dct.report.outlines import draw_outlines, outline_path
+from nnunet_3dct.report.outlines import draw_outlines, outline_lines, svg_path
 from nnunet_3dct.report.rasters import slice_png
 from nnunet_3dct.report.slices import PLANES, find_target
 from tests.report.inputs import SHAPE, SPACING, Inputs
@@ -86,13 +86,13 @@ def test_without_any_structure_the_middle_is_shown():
 def test_outline_runs_between_the_voxels():
     mask = np.zeros((5, 6), bool)
     mask[1:3, 2:5] = True
-    found = points(outline_path(mask, (2.0, 1.0)))
+    found = points(svg_path(outline_lines(mask, (2.0, 1.0))))
     assert found.min(axis=0).tolist() == [2.0, 2.0]  # x, y in mm
     assert found.max(axis=0).tolist() == [5.0, 6.0]
 
 
 def test_outline_at_the_border_of_the_picture_is_closed():
-    path = outline_path(np.ones((3, 3), bool), (1.0, 1.0))
+    path = svg_path(outline_lines(np.ones((3, 3), bool), (1.0, 1.0)))
     assert path.endswith("Z") and points(path).max() == 3.0
 
 

@@ -89,8 +89,7 @@ def test_head_for_another_number_of_classes_is_refused(
 
 def labels_of(toy_root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, labels: dict[str, Any]) -> None:
     """Let the preprocessed dataset have ``labels`` as its classification.json."""
-    changed = toy.with_changed_files(toy_root / "preprocessed", folder, classification=labels)
-    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    toy.use_labels(monkeypatch, toy_root, folder, labels)
 
 
 def test_every_case_without_class_is_listed(

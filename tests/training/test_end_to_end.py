@@ -14,6 +14,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from sklearn.metrics import confusion_matrix
 
+from nnunet_3dct.formats.checkpoint import read_checkpoint
+from nnunet_3dct.training import fit_head
+from nnunet_3dct.training.class_validation import ClassScore
+from nnunet_3dct.training.resuming import best_class_score
 from tests import toy
 
 
@@ -181,6 +185,38 @@ def test_another_seed_gives_other_weights(
     assert not states_equal(found["network_weights"], load(fold / "checkpoint_final.pth")["network_weights"])
 
 
+def test_resumed_training_does_not_overwrite_a_better_best_checkpoint(
+    fold: Path, nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = toy.copy_model(fold.parent, nnunet) / "fold_0"
+    latest, best = load(copy / "checkpoint_final.pth"), load(copy / "checkpoint_cls_best.pth")
+    latest |= {"current_epoch": 1, "mt_best_cls": {**latest["mt_best_cls"], "macro_f1": 0.0}}
+    latest["logging"] = {name: values[:1] for name, values in latest["logging"].items()}
+    best["mt_best_cls"] = {**best["mt_best_cls"], "macro_f1": 1.0, "log_loss": 0.0}
+    (copy / "checkpoint_final.pth").unlink()
+    torch.save(latest, copy / "checkpoint_latest.pth")
+    torch.save(best, copy / "checkpoint_cls_best.pth")
+    before = (copy / "checkpoint_cls_best.pth").read_bytes()
+    resumed = toy.get_trainer(toy.FINE_TUNING, resume=True)
+    resumed.run_training()
+    assert (copy / "checkpoint_cls_best.pth").read_bytes() == before
+    assert load(copy / "checkpoint_final.pth")["mt_best_cls"]["macro_f1"] == 1.0
+
+
+@pytest.mark.parametrize("best", ["of other cases", "unreadable"])
+def test_best_checkpoint_that_cannot_be_compared_does_not_count(
+    best: str, fold: Path, nnunet: Path, tmp_path: Path
+) -> None:
+    other = load(fold / "checkpoint_cls_best.pth")
+    other["mt_labels"] = {"training": {"a": 0}, "validation": {"b": 1}}
+    other["mt_best_cls"]["macro_f1"] = 1.0
+    torch.save(other, tmp_path / "checkpoint_cls_best.pth")
+    if best == "unreadable":
+        (tmp_path / "checkpoint_cls_best.pth").write_bytes(b"PK")
+    resumed = read_checkpoint(fold / "checkpoint_final.pth")
+    assert best_class_score(resumed, tmp_path) == ClassScore(**resumed["mt_best_cls"])
+
+
 def test_head_of_a_stage2_checkpoint_is_the_start_of_fine_tuning_again(
     fold: Path, nnunet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,24 +267,66 @@ def test_regions_train_and_the_target_may_be_one_of_them(
     assert np.isfinite(checkpoint["logging"]["train_losses"]).all()
 
 
-def test_balanced_sampler_and_weights_come_from_the_training_fold(
-    nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def get_datasets(trainer: Any) -> tuple[Any, Any, str]:
+    """Training and validation data of a trainer, and its log."""
+    trainer.initialize()
+    training, validation = trainer.get_tr_and_val_datasets()
+    return training, validation, Path(trainer.log_file).read_text()
+
+
+@pytest.fixture
+def uneven_fold(nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Labels of a dataset whose training cases are of the classes 0, 1, 2, unknown, 2."""
     splits = [{"train": [c for c in toy.TRAINING if c != "toy_003"], "val": toy.VALIDATION}]
-    labels = {**toy.CLASSES, "toy_004": -1}  # classes of the fold: 0, 1, 2, unknown, 2
-    changed = toy.with_changed_files(
-        toy_root / "preprocessed", tmp_path / "preprocessed", splits_final=splits, classification=labels
-    )
-    monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    labels = {**toy.CLASSES, "toy_004": -1}
+    toy.use_labels(monkeypatch, toy_root, tmp_path / "preprocessed", labels, splits_final=splits)
+    return labels
+
+
+def test_balanced_weights_come_from_the_training_fold(uneven_fold: dict[str, int]) -> None:
+    trainer = toy.get_trainer("nnUNetTrainer_CLSHeadLesion")
+    training, validation, log = get_datasets(trainer)
+    assert trainer.class_weight.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3])
+    assert sorted(training.identifiers) == sorted(c for c in toy.TRAINING if c != "toy_003")
+    assert sorted(validation.identifiers) == toy.VALIDATION
+    assert "class weights: balanced, lambda = 0.3" in log
+
+
+def test_balanced_sampler_replaces_the_weights_of_the_trainer_but_not_those_of_the_last_fit(
+    uneven_fold: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNETV2_MT_SAMPLER", "balanced")
+    trainer = toy.get_trainer("nnUNetTrainer_CLSHeadLesion")
+    training, _, log = get_datasets(trainer)
+    seen = [uneven_fold[case] for case in training.identifiers]
+    assert seen.count(0) == seen.count(1) == seen.count(2) > 0
+    assert trainer.class_weight is None
+    assert "none in place of the trainer's balanced ones, since the sampler is balanced" in log
+    fitted: list[Any] = []
+    monkeypatch.setattr(fit_head, "refit", lambda head, pool, classes, weights, gather: fitted.append(weights))
+    trainer.fit_head_to_volumes()
+    assert fitted == ["balanced"]  # of whole volumes each counts once, whatever the sampler does
+    assert trainer.settings_in_force()["NNUNETV2_MT_CLASS_WEIGHTS"] == "none"
+
+
+def test_weights_asked_for_beside_the_balanced_sampler_are_used_and_warned_of(
+    uneven_fold: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NNUNETV2_MT_SAMPLER", "balanced")
     monkeypatch.setenv("NNUNETV2_MT_CLASS_WEIGHTS", "balanced")
     trainer = toy.get_trainer("nnUNetTrainer_CLSHeadSum")
-    trainer.initialize()
-    training, validation = trainer.get_tr_and_val_datasets()
+    *_, log = get_datasets(trainer)
     assert trainer.class_weight.tolist() == pytest.approx([4 / 3, 4 / 3, 2 / 3])
-    seen = [labels[case] for case in training.identifiers]
-    assert seen.count(0) == seen.count(1) == seen.count(2) > 0
-    assert sorted(validation.identifiers) == toy.VALIDATION
+    assert "WARNING: NNUNETV2_MT_SAMPLER=balanced" in log and "count twice" in log
+
+
+def test_no_weights_and_a_balanced_sampler_need_no_word(
+    uneven_fold: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNUNETV2_MT_SAMPLER", "balanced")
+    monkeypatch.setenv("NNUNETV2_MT_CLASS_WEIGHTS", "none")
+    *_, log = get_datasets(toy.get_trainer("nnUNetTrainer_CLSHeadLesion"))
+    assert "WARNING" not in log and "in place of" not in log
 
 
 def test_loss_weight_scales_the_gradient_of_the_head(nnunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from nnunet_3dct.networks.heads.lesion import LesionHead
 from nnunet_3dct.networks.pooling import pooled_width
 from nnunet_3dct.probe.features import FeatureExtractor
 from nnunet_3dct.training import fit_head as head_refit
-from nnunet_3dct.training.fit_head import HeadRefit, fit_head
+from nnunet_3dct.training.fit_head import attempt, fit_head, refit
 from tests import toy
 
 SPEC = FeatureSpec((3, 4), (3,), 3)
@@ -70,13 +70,13 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
     trainer = toy.get_trainer("nnUNetTrainer_CLSHeadLesion")
     trainer.initialize()
     before: list[dict[str, torch.Tensor]] = []
-    refit = trainer.refit_head
+    fit_to_volumes = trainer.fit_head_to_volumes
 
     def noted() -> None:
         before.append({k: v.clone() for k, v in trainer.multitask_network.state_dict().items()})
-        refit()
+        fit_to_volumes()
 
-    monkeypatch.setattr(trainer, "refit_head", noted)
+    monkeypatch.setattr(trainer, "fit_head_to_volumes", noted)
     fits: list[tuple[tuple[np.ndarray, np.ndarray], float]] = []
 
     def watched(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, weights: object) -> float:
@@ -96,9 +96,8 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
     assert found.shape[:2] == (len(training), 8)
     np.testing.assert_allclose(found[:, 0], np.stack([cases[c].pooled for c in training]), rtol=1e-4, atol=1e-4)
     assert classes.tolist() == [trainer.class_labels.by_case[c] for c in training]
-    image = torch.as_tensor(np.asarray(trainer.whole_volumes(training[:1]).load_case(training[0])[0][:]))
-    extractor._predictor.predict_sliding_window_return_logits(image.flip([2]))
-    mirrored = extractor._recorder.result()[0]
+    _, image = next(iter(trainer.volume_runner().volumes_of(training[:1])))
+    mirrored, _, _ = extractor.pool(image.flip([2]))
     np.testing.assert_allclose(found[0, 2], mirrored, rtol=1e-4, atol=1e-4)
     assert np.abs(mirrored - found[0, 0]).max() > 1e-3
 
@@ -120,20 +119,73 @@ def test_views_without_target_do_not_count() -> None:
     torch.testing.assert_close(twice.classifier.weight, once.classifier.weight, rtol=1e-2, atol=1e-3)
 
 
-def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
-    head, messages = lesion_head(2), []
+def left_alone(head: LesionHead, pool: Callable[[], dict[str, np.ndarray]], classes: dict[str, int]) -> str:
+    """What is said of a fit that leaves the head as it is."""
     before = {k: v.clone() for k, v in head.state_dict().items()}
+    message = refit(head, pool, classes, "none", lambda value: [value])
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+    assert "left as trained on patches" in message
+    return message
+
+
+def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
     x, y = problem([0, 1])
     x[1:, -1] = 0
     cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
-    trainer = SimpleNamespace(
-        _gather=lambda value: [value],
-        _pooled_training_cases=lambda: cases,
-        class_labels=SimpleNamespace(by_case={f"case_{n}": k for n, k in enumerate(y)}),
-        num_classes=2,
-        multitask_network=SimpleNamespace(cls_head=head),
-        print_to_log_file=messages.append,
-    )
-    HeadRefit.refit_head(trainer)  # type: ignore[arg-type]
-    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
-    assert "left as trained" in messages[0] and "in each class" in messages[0]
+    message = left_alone(lesion_head(2), lambda: cases, {f"case_{n}": int(k) for n, k in enumerate(y)})
+    assert "needs two cases of two classes" in message and "in each class" in message
+
+
+def test_head_stays_as_it_is_where_the_fit_fails_midway() -> None:
+    x, y = problem([0, 1])
+    x[3, 0] = float("nan")
+    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
+    message = left_alone(lesion_head(2), lambda: cases, {f"case_{n}": int(k) for n, k in enumerate(y)})
+    assert message.startswith("WARNING") and "ValueError" in message
+
+
+def test_head_stays_as_it_is_where_another_process_has_failed() -> None:
+    x, y = problem([0, 1])
+    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
+
+    def broken() -> dict[str, np.ndarray]:
+        raise RuntimeError("CUDA out of memory")
+
+    other = attempt(broken)
+    head = lesion_head(2)
+    before = head.classifier.weight.clone()
+    message = refit(head, lambda: cases, dict(zip(cases, y.tolist(), strict=True)), "none", lambda own: [own, other])
+    assert "CUDA out of memory" in message and torch.equal(head.classifier.weight, before)
+
+
+def test_failing_fit_costs_neither_the_final_checkpoint_nor_the_validation(
+    nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_1 = toy.trained_folder(trained_results, toy.STAGE1) / "fold_0" / "checkpoint_best.pth"
+    monkeypatch.setenv("NNUNETV2_PRE_CHECKPOINT_PATH", str(stage_1))
+
+    def broken(*args: object) -> float:
+        raise RuntimeError("MPS framework does not support float64")
+
+    monkeypatch.setattr(head_refit, "fit_head", broken)
+    toy.train("nnUNetTrainer_CLSHeadLesion")
+    fold = toy.trained_folder(nnunet, "nnUNetTrainer_CLSHeadLesion") / "fold_0"
+    final, best = (torch.load(fold / f"checkpoint_{name}.pth", weights_only=True) for name in ("final", "best"))
+    assert final["current_epoch"] == 2 and final["cls_head_state"].keys() == best["cls_head_state"].keys()
+    (log,) = fold.glob("training_log_*.txt")
+    assert "left as trained on patches. RuntimeError: MPS framework does not support float64" in log.read_text()
+    assert (fold / "validation" / "classification_metrics.json").is_file()
+
+
+def test_training_that_is_killed_during_the_fit_has_its_final_checkpoint(
+    nnunet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = toy.get_trainer("nnUNetTrainer_CLSHeadLesion")
+
+    def killed(*args: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(head_refit, "fit_head", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+    assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()

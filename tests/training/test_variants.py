@@ -12,6 +12,7 @@ import torch
 
 from nnunet_3dct.cli import predict
 from nnunet_3dct.training import variants as trainers
+from nnunet_3dct.training.schedule import split_parameters
 from nnunet_3dct.training.trainer import MultiTaskTrainer
 from tests import toy
 
@@ -220,7 +221,7 @@ def test_sepopt_has_sgd_with_polynomial_and_adam_with_cosine(nnunet: Path, monke
 
 def test_both_optimisers_of_sepopt_step_and_are_saved(nnunet: Path) -> None:
     trainer = first_step("nnUNetTrainer_CLSHeadSepOpt")
-    unet, head = trainer._parameters()
+    unet, head = split_parameters(trainer.multitask_network)
     before = [unet[0].detach().clone(), head[-1].detach().clone()]
     trainer.train_step(next(trainer.dataloader_train))
     assert not torch.equal(unet[0], before[0]) and not torch.equal(head[-1], before[1])
@@ -234,7 +235,7 @@ def test_class_loss_of_sepopt_leaves_the_network_alone(nnunet: Path) -> None:
     data = torch.as_tensor(next(trainer.dataloader_train)["data"])
     _, logits = trainer.network(data, return_cls=True)
     logits.square().sum().backward()
-    unet, head = trainer._parameters()
+    unet, head = split_parameters(trainer.multitask_network)
     assert all(p.grad is None for p in unet)
     assert all(p.grad is not None for p in head)
 

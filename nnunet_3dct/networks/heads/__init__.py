@@ -13,12 +13,35 @@ H = TypeVar("H", bound=type[ClassificationHead])
 _REGISTRY: dict[str, type[ClassificationHead]] = {}
 
 
-def register(head: H) -> H:
-    """Class decorator that makes ``head`` known under its ``name``.
+def register_head(head: H) -> H:
+    """Class decorator that makes a head known under its ``name``, to trainers and to checkpoints.
+
+    Args:
+        head: a subclass of :class:`ClassificationHead`.
+
+    Returns:
+        The class, as it is.
 
     Raises:
         ValueError: another head has that name. The same one again is fine: nnU-Net may import a module of
             ``nnUNet_extTrainer`` twice.
+
+    Examples:
+        >>> from torch import nn
+        >>> from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, build_head, register_head
+        >>> @register_head
+        ... class FinestStageHead(ClassificationHead):
+        ...     name = "finest_stage"
+        ...
+        ...     def __init__(self, spec, num_classes):
+        ...         super().__init__(spec, num_classes)
+        ...         self.classifier = nn.Linear(spec.decoder_channels[-1], num_classes)
+        ...
+        ...     def forward(self, features):
+        ...         return self.classifier(features.decoder[-1].flatten(2).mean(2))
+        >>> spec = FeatureSpec(encoder_channels=(4, 8), decoder_channels=(4,), dim=3)
+        >>> build_head("finest_stage", spec, num_classes=3).classifier
+        Linear(in_features=4, out_features=3, bias=True)
     """
     known = _REGISTRY.get(head.name)
     if known is not None and (known.__module__, known.__qualname__) != (head.__module__, head.__qualname__):
@@ -59,6 +82,6 @@ __all__ = [
     "head_names",
     "lesion",
     "memory_attention",
-    "register",
+    "register_head",
     "simple",
 ]

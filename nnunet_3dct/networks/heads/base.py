@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from nnunet_3dct.networks.attribution import hirescam
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.standardize import RunningStandardize
 
 
 class ClassificationHead(nn.Module):
@@ -26,6 +28,32 @@ class ClassificationHead(nn.Module):
     Attributes:
         averages_mirrors: whether the class of a window is averaged over its mirrored passes, or read from the
             plain pass alone.
+
+    Examples:
+        A head of one's own reads its channels from the :class:`~nnunet_3dct.networks.features.FeatureSpec` and so fits
+        any network, 2D and 3D (docs/new-head.md tells how to train it):
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, UNetFeatures
+        >>> class BottleneckHead(ClassificationHead):
+        ...     name = "bottleneck"
+        ...
+        ...     def __init__(self, spec, num_classes, dropout=0.0):
+        ...         super().__init__(spec, num_classes, dropout=dropout)
+        ...         self.dropout = nn.Dropout(dropout)
+        ...         self.classifier = nn.Linear(spec.encoder_channels[-1], num_classes)
+        ...
+        ...     def forward(self, features):
+        ...         return self.classifier(self.dropout(features.encoder[-1].flatten(2).mean(2)))
+        >>> spec = FeatureSpec(encoder_channels=(4, 8), decoder_channels=(4,), dim=3)
+        >>> head = BottleneckHead(spec, num_classes=3, dropout=0.1)
+        >>> head.options
+        {'dropout': 0.1}
+        >>> fine, coarse = torch.rand(2, 4, 8, 8, 8), torch.rand(2, 8, 4, 4, 4)
+        >>> logits = torch.rand(2, 2, 8, 8, 8)
+        >>> head(UNetFeatures(encoder=[fine, coarse], decoder=[fine], logits=logits)).shape
+        torch.Size([2, 3])
     """
 
     name: str
@@ -47,6 +75,16 @@ class ClassificationHead(nn.Module):
 
     def forward(self, features: UNetFeatures) -> Tensor:
         return self.classify(*self.summarize(features))
+
+    def after_step(self, all_reduce: Callable[[Tensor], object] | None = None) -> None:
+        """Called in training after every step that was taken; updates running statistics.
+
+        Args:
+            all_reduce: adds up a tensor over the processes that share a batch, in place; None for one process.
+        """
+        for module in self.modules():
+            if isinstance(module, RunningStandardize):
+                module.update(all_reduce)
 
     def evidence(self, features: UNetFeatures, label: int) -> list[Tensor]:
         """Where the evidence for a class lies: signed maps ``(B, ...)``, each on the grid of a stage.

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
 from nnunet_3dct.networks.standardize import RunningStandardize
 
 
-@register
+@register_head
 class GridHead(ClassificationHead):
     """Multi-scale head over the bottleneck and every decoder stage.
 

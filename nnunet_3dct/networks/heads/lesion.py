@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nnunet_3dct.networks.attribution import class_margin
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
 from nnunet_3dct.networks.pooling import pool_features, pooled_width, unpool_features
 from nnunet_3dct.networks.standardize import RunningStandardize
@@ -17,7 +17,7 @@ from nnunet_3dct.networks.standardize import RunningStandardize
 LEAST_TARGET = 3.0  # log2 of the voxels below which averages under the target mean nothing
 
 
-@register
+@register_head
 class LesionHead(ClassificationHead):
     """Mean and spread of every encoder and decoder stage under the target, mean over the patch, size of the target.
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
 
 
-@register
+@register_head
 class MemoryAttentionHead(ClassificationHead):
     """Two encoder and two decoder stages as tokens, learned memory tokens beside them, transformer blocks over all.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
-from nnunet_3dct.networks.heads import register
+from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
 
 
-@register
+@register_head
 class SimpleHead(ClassificationHead):
     """Global average of the bottleneck, then a linear layer.
 

@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Numbers and names as text."""
 
 from __future__ import annotations
 

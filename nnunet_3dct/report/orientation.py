@@ -1,0 +1,88 @@
+"""Volumes in one orientation: axes ``(Z, Y, X)`` run from feet to head, front to back, the patient's right to left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel import orientations
+
+from nnunet_3dct.errors import ImageError
+from nnunet_3dct.formats.geometry import Geometry, read_geometry
+from nnunet_3dct.formats.image_files import check_image_file
+from nnunet_3dct.formats.image_readers import ImageReader
+from nnunet_3dct.formats.label_volumes import Volume
+
+nibabel: Any = orientations  # whose functions have no types
+
+
+@dataclass(frozen=True)
+class OrientedVolume:
+    """Voxels ``(Z, Y, X)``, oriented, and their ``spacing`` in mm in the same order."""
+
+    array: np.ndarray
+    spacing: tuple[float, float, float]
+
+
+def orient(array: np.ndarray, geometry: Geometry) -> OrientedVolume:
+    """Turn a volume; axes that lie obliquely in the patient are taken for the nearest ones.
+
+    Args:
+        array: ``(Z, Y, X)`` as a reader returns it.
+        geometry: grid of the file, as the same reader sees it.
+    """
+    affine = np.eye(4)
+    # of the patient's left, posterior, superior to nibabel's right, anterior, superior
+    affine[:3, :3] = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(geometry.direction, (3, 3))
+    turn = nibabel.ornt_transform(nibabel.io_orientation(affine), nibabel.axcodes2ornt(("L", "P", "S")))
+    spacing = [0.0, 0.0, 0.0]
+    for axis, size in zip(turn[:, 0].astype(int), geometry.spacing, strict=True):
+        spacing[axis] = size
+    turned = nibabel.apply_orientation(array.transpose(2, 1, 0), turn).transpose(2, 1, 0)
+    return OrientedVolume(np.ascontiguousarray(turned), (spacing[2], spacing[1], spacing[0]))
+
+
+def orient_labels(volume: Volume, case: str) -> OrientedVolume:
+    """Turn a label volume that is already read.
+
+    Raises:
+        ImageError: it has not three axes, so that there is no telling how it lies in the patient.
+    """
+    _check_axes(volume.geometry, case, "label volume")
+    return orient(volume.labels[0].astype(np.int16), volume.geometry)
+
+
+def read_image(path: Path, case: str, what: str, reader: ImageReader) -> OrientedVolume:
+    """Read one channel of an image, or a map of the evidence, and turn it.
+
+    Args:
+        path: of the file.
+        case: identifier, for messages.
+        what: it is, for messages.
+        reader: nnU-Net's, of the dataset.
+
+    Raises:
+        ImageError: the file is unreadable or truncated, or holds several channels.
+    """
+    try:
+        check_image_file(path, reader=reader)
+        geometry = read_geometry(path, reader=reader)
+    except ImageError as error:
+        raise ImageError(f"Case {case}: {error}") from error
+    _check_axes(geometry, case, what)
+    try:
+        values, _ = reader.read_images((str(path),))
+    except Exception as error:  # every reader has its own exceptions
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ImageError(f"Case {case}: {path} cannot be read: {reason}. Copy it again.") from error
+    return orient(values[0], geometry)
+
+
+def _check_axes(geometry: Geometry, case: str, what: str) -> None:
+    if len(geometry.size) != 3 or geometry.channels != 1:
+        raise ImageError(
+            f"Case {case}: expected a {what} of three axes and one channel, found {len(geometry.size)} axes and "
+            f"{geometry.channels} channels. The report shows volumes of a patient alone."
+        )
