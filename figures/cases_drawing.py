@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figures.canvas import GREEN, GREY, INK, ORANGE, PALE, SKY, VERMILION, Sheet, tint
-from figures.predicted_case import LESION, PredictedCase
-from nnunet_3dct.demo.pictures import WINDOW
+from figures.predicted_case import LESION, DrawnCase
+from nnunet_3dct.report.options import WINDOW
 
 WIDTH, GAP = 1000.0, 14.0
 CAPTION, BARS, LEGEND = 50.0, 76.0, 52.0  # pixels above the slices, below them, and at the foot
@@ -24,7 +24,7 @@ def style(kind: str, colour: str) -> tuple[Any, Any, float]:
     return (colour, "solid", 1.7) if kind == "prediction" else (tint(colour, 0.35), (0, (2.6, 1.8)), 1.2)
 
 
-def draw(cases: Sequence[PredictedCase], class_names: Sequence[str], choice: str) -> Figure:
+def draw(cases: Sequence[DrawnCase], class_names: Sequence[str], choice: str) -> Figure:
     """Draw the cases side by side, all at the same scale.
 
     Args:
@@ -50,12 +50,12 @@ def draw(cases: Sequence[PredictedCase], class_names: Sequence[str], choice: str
     return sheet.figure
 
 
-def _field(cases: Sequence[PredictedCase]) -> np.ndarray:
+def _field(cases: Sequence[DrawnCase]) -> np.ndarray:
     """Extent ``(z, y, x)`` in mm that all cases can show."""
     return np.min([np.multiply(case.image.shape, case.spacing) for case in cases], axis=0)
 
 
-def _window(case: PredictedCase, axis: int, field: np.ndarray) -> tuple[float, float]:
+def _window(case: DrawnCase, axis: int, field: np.ndarray) -> tuple[float, float]:
     """From where to where along ``axis``, in voxels: around the lesion, inside the volume."""
     size = field[axis] / case.spacing[axis]
     lesion = np.nonzero((case.reference == LESION).any(axis=tuple({0, 1, 2} - {axis})))[0]
@@ -66,7 +66,7 @@ def _window(case: PredictedCase, axis: int, field: np.ndarray) -> tuple[float, f
 
 def _draw_plane(
     sheet: Sheet,
-    case: PredictedCase,
+    case: DrawnCase,
     plane: tuple[str, int, tuple[int, int]],
     field: np.ndarray,
     place: tuple[float, float, float, float],
@@ -94,7 +94,7 @@ def _draw_plane(
     sheet.text(left + 7, top + 12, name, 10.5, "white", "left")
 
 
-def _draw_caption(sheet: Sheet, case: PredictedCase, names: Sequence[str], left: float, width: float) -> None:
+def _draw_caption(sheet: Sheet, case: DrawnCase, names: Sequence[str], left: float, width: float) -> None:
     right = case.predicted == case.truth
     verdict = f"{names[case.predicted]} {case.probabilities[case.predicted]:.2f}"
     sheet.text(left, 17, f"Predicted: {verdict}", 13, align="left", bold=True)
@@ -103,7 +103,7 @@ def _draw_caption(sheet: Sheet, case: PredictedCase, names: Sequence[str], left:
     sheet.text(left + width, 36, f"{case.name} · lesion Dice {case.lesion_dice:.2f}", 11, GREY, "right")
 
 
-def _draw_bars(sheet: Sheet, case: PredictedCase, names: Sequence[str], left: float, top: float, width: float) -> None:
+def _draw_bars(sheet: Sheet, case: DrawnCase, names: Sequence[str], left: float, top: float, width: float) -> None:
     """Probability of each class; the true one has its name in bold."""
     label, number = 92.0, 36.0
     full = width - label - number

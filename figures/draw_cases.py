@@ -13,7 +13,7 @@ from pathlib import Path
 
 from figures.canvas import save
 from figures.cases_drawing import draw
-from figures.predicted_case import PredictedCase, median_cases, read_case, rightly_classified
+from figures.predicted_case import DrawnCase, median_cases, read_case, rightly_classified
 from nnunet_3dct.demo.workflow import CLASS_NAMES
 from nnunet_3dct.errors import NNUNet3DCTError
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         save(draw(cases, CLASS_NAMES, choice), path, "Predicted cases of the phantom", describe(cases))
 
 
-def describe(cases: Sequence[PredictedCase]) -> str:
+def describe(cases: Sequence[DrawnCase]) -> str:
     """The figure in words."""
     lines = [
         f"{case.name}: true class {CLASS_NAMES[case.truth]}, predicted {CLASS_NAMES[case.predicted]} with probability "

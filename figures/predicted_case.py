@@ -17,7 +17,7 @@ LESION = 2
 
 
 @dataclass(frozen=True)
-class PredictedCase:
+class DrawnCase:
     """One held-out case.
 
     Attributes:
@@ -68,7 +68,7 @@ def rightly_classified(demo: Path) -> tuple[int, int]:
     return right, len(files)
 
 
-def read_case(demo: Path, name: str) -> PredictedCase:
+def read_case(demo: Path, name: str) -> DrawnCase:
     """Read a held-out case and its prediction.
 
     Raises:
@@ -80,7 +80,7 @@ def read_case(demo: Path, name: str) -> PredictedCase:
     raw, predictions = demo / "nnUNet_raw" / DATASET, demo / "predictions"
     image = SimpleITK.ReadImage(str(raw / "imagesVal" / f"{name}_0000.nii.gz"))
     result = json.loads((predictions / f"{name}_classification.json").read_text())
-    return PredictedCase(
+    return DrawnCase(
         name=name,
         image=SimpleITK.GetArrayFromImage(image),
         reference=_array(raw / "labelsVal" / f"{name}.nii.gz"),

@@ -5,11 +5,13 @@ Importing this module brings in no torch: the commands check their arguments bef
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ PRECISIONS = ("auto", "f32", "bf16", "fp16")
 MIRRORING = ("none", "pair", "flips", "full")
 CACHE_VARIABLE = "NNUNET3DCT_CACHE"
 
+Message = Callable[[str], None]  # what a caller does with a line that a person may want to read
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST_BLOCK = 1 << 30
 
@@ -32,6 +36,13 @@ def check_choice(argument: str, value: object, choices: Collection[str]) -> None
     """Raise SettingsError unless ``value`` is one of ``choices``; the message lists them."""
     if value not in choices:
         raise SettingsError(f"{argument}: expected {', '.join(choices)}; found {value!r}.")
+
+
+def check_number(argument: str, value: object, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raise SettingsError unless ``value`` is a finite number for which ``holds``; ``expected`` says which those are."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and holds(value)):  # type: ignore[arg-type]
+        raise SettingsError(f"{argument}: expected {expected}, found {value!r}.")
 
 
 def check_device_name(name: str) -> None:
@@ -74,6 +85,33 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+@contextlib.contextmanager
+def prediction_switches(device: torch.device, precision: str) -> Iterator[None]:
+    """Set torch's global switches for a prediction and put them back as they were.
+
+    On CUDA cuDNN looks for its fastest algorithm, unless the caller asked for deterministic ones, and under ``f32``
+    convolutions and products keep the precision that the name promises (TensorFloat keeps ten bits). The switches are
+    those of the process: what another thread computes meanwhile is computed under them.
+
+    Args:
+        device: where the network runs.
+        precision: of :data:`PRECISIONS`.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    from torch.backends import cuda, cudnn
+
+    before = cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32
+    try:
+        cudnn.benchmark = not cudnn.deterministic
+        if precision == "f32":
+            cudnn.allow_tf32 = cuda.matmul.allow_tf32 = False
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32 = before
+
+
 def allow_cpu_for_mps() -> None:
     """Let the CPU compute what MPS lacks, such as 3D pooling; has to come before torch is imported."""
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
@@ -85,6 +123,9 @@ def keep_freed_memory() -> bool:
     Every layer of a network on the CPU allocates its output anew. By default glibc maps such blocks from the system
     and unmaps them right after, and the system fills each with zeros again, which can take as long as the layer. The
     process keeps its peak of memory afterwards. Threads other than the main one gain little: their heaps are small.
+
+    The setting is one of the whole process and cannot be read back or undone. So the commands and trainers call this,
+    and the Python interface does not; a program of one's own that predicts on the CPU may call it once.
 
     Returns:
         Whether it was done; False where the C library is another one.
@@ -108,6 +149,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     signs = ("out of memory", "alloc_failed", "unable to find an engine")
     return type(error).__name__ == "OutOfMemoryError" or any(sign in text for sign in signs)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error of CUDA leaves the process without its device: every later call fails, whatever it does."""
+    text = str(error).lower()
+    signs = (
+        "device-side assert", "unspecified launch failure", "illegal memory access", "illegal instruction",
+        "misaligned address", "uncorrectable ecc error", "invalid program counter", "hardware stack error",
+    )  # fmt: skip
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def cache_folder() -> Path:

@@ -1,93 +1,103 @@
-"""Pictures of predicted cases: slice, outlines and class."""
+"""Pictures of predicted cases as PNG files: the axial slices of the report."""
 
 from __future__ import annotations
 
-import json
+import base64
+import io
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 import numpy as np
-import SimpleITK
+from PIL import Image
 
-WINDOW = (-160.0, 240.0)  # HU, abdominal soft tissue
-COLOURS = {1: "#56B4E9", 2: "#E69F00"}  # pancreas, lesion; told apart by colour-blind eyes
+from nnunet_3dct.report.case_page import class_verdict, structure_colours
+from nnunet_3dct.report.case_result import CaseResult
+from nnunet_3dct.report.cohort import Cohort
+from nnunet_3dct.report.pictures import Picture
+from nnunet_3dct.report.wording import title
+
+OVERVIEW = "overview.png"
 
 
-def draw_cases(
-    images: Path,
-    references: Path,
-    predictions: Path,
-    labels: Path,
-    class_names: Sequence[str],
-    output: Path,
-    n: int = 6,
-) -> list[Path]:
+def draw_cases(cohort: Cohort, output: Path, n: int = 6) -> list[Path]:
     """Draw ``n`` cases, the same number from each class as far as possible, and one overview.
 
-    Each case gets the axial slice with the largest reference lesion at the abdominal window, the reference
-    outline dashed and the prediction solid.
+    Each case gets the axial slice of its report, the reference outline dashed and the prediction solid.
+
+    Args:
+        cohort: what the report is rendered from; cases with pictures are drawn.
+        output: folder, made if it does not exist.
+        n: number of cases.
 
     Returns:
         The files written: ``<case>.png`` and ``overview.png``.
     """
-    truth = json.loads(labels.read_text())
-    by_class: dict[int, list[str]] = {}
-    for path in sorted(predictions.glob("*_classification.json")):
-        case = path.name.removesuffix("_classification.json")
-        by_class.setdefault(int(truth[case]), []).append(case)
-    cases = [case for row in zip(*by_class.values(), strict=False) for case in row][:n]
+    from matplotlib.figure import Figure
+
     output.mkdir(parents=True, exist_ok=True)
+    cases = choose_cases(cohort.pages, n)
+    columns = max((len(cases) + 1) // 2, 1)
+    overview = Figure(figsize=(5 * columns, 8))
+    axes = overview.subplots(2, columns, squeeze=False).flat
     written = []
-    overview, axes = plt.subplots(2, (len(cases) + 1) // 2, figsize=(5 * ((len(cases) + 1) // 2), 8))
-    for axis in axes.flat:
-        axis.axis("off")
-    for case, axis in zip(cases, axes.flat, strict=False):
-        single, alone = plt.subplots(figsize=(8, 6))
-        for target in (axis, alone):
-            _draw(target, case, images, references, predictions, int(truth[case]), class_names)
-        written.append(output / f"{case}.png")
+    for case, axis in zip_longest(cases, axes):
+        if case is None:
+            axis.axis("off")
+            continue
+        single = Figure(figsize=(8, 6))
+        for target in (axis, single.subplots()):
+            _draw(target, case, cohort)
+        written.append(output / f"{case.name}.png")
         single.savefig(written[-1], dpi=110, bbox_inches="tight")
-        plt.close(single)
-    lines = [
-        plt.Line2D([], [], color=COLOURS[label], ls=style, label=f"{name}, {kind}")
-        for label, name in ((1, "pancreas"), (2, "lesion"))
-        for style, kind in (("-", "prediction"), ("--", "reference"))
-    ]
-    overview.legend(handles=lines, loc="lower center", ncols=4, frameon=False)
+    overview.legend(handles=_legend(cohort), loc="lower center", ncols=4, frameon=False)
     overview.tight_layout(rect=(0, 0.04, 1, 1))
-    written.append(output / "overview.png")
+    written.append(output / OVERVIEW)
     overview.savefig(written[-1], dpi=90)
-    plt.close(overview)
     return written
 
 
-def _draw(
-    axis: plt.Axes,
-    case: str,
-    images: Path,
-    references: Path,
-    predictions: Path,
-    truth: int,
-    class_names: Sequence[str],
-) -> None:
-    image = SimpleITK.ReadImage(str(images / f"{case}_0000.nii.gz"))
-    volume = SimpleITK.GetArrayFromImage(image)
-    reference = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(references / f"{case}.nii.gz")))
-    predicted = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(predictions / f"{case}.nii.gz")))
-    result = json.loads((predictions / f"{case}_classification.json").read_text())
-    z = int((reference == 2).sum(axis=(1, 2)).argmax())
-    spacing_x, spacing_y, _ = image.GetSpacing()
+def choose_cases(cases: Sequence[CaseResult], n: int) -> list[CaseResult]:
+    """The first ``n`` cases, taking one of each true class in turn."""
+    by_class: dict[int, list[CaseResult]] = {}
+    for case in cases:
+        truth = case.classified.truth if case.classified and case.classified.truth is not None else -1
+        by_class.setdefault(truth, []).append(case)
+    in_turn = zip_longest(*(members for _, members in sorted(by_class.items())))
+    return [case for row in in_turn for case in row if case is not None][:n]
+
+
+def _draw(axis: Any, case: CaseResult, cohort: Cohort) -> None:
+    assert case.drawn
+    picture = next(picture for picture in case.drawn.pictures if picture.plane.name == "axial")
+    colours = structure_colours(cohort)
     axis.axis("off")
-    axis.imshow(volume[z], cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=spacing_y / spacing_x)
-    for labels, style in ((reference[z], "dashed"), (predicted[z], "solid")):
-        for label, colour in COLOURS.items():
-            mask = (labels >= 1 if label == 1 else labels == 2).astype(float)
-            if np.ptp(mask) > 0:
-                axis.contour(mask, levels=[0.5], colors=colour, linewidths=1.3, linestyles=style)
-    pred = int(result["pred"])
-    verdict = "correct" if pred == truth else f"reference: {class_names[truth]}"
-    axis.set_title(f"{case}, slice {z}: {class_names[pred]} {result['probs'][pred]:.0%} ({verdict})", fontsize=11)
+    if picture.image:
+        extent = (0, picture.width, picture.height, 0)
+        axis.imshow(_pixels(picture), cmap="gray", vmin=0, vmax=255, extent=extent, aspect="equal")
+    for outline in picture.outlines:
+        style = "dashed" if outline.reference else "solid"
+        for line in outline.lines:
+            axis.plot(line[:, 1], line[:, 0], color=colours[outline.structure], linewidth=1.3, linestyle=style)
+    axis.set(xlim=(0, picture.width), ylim=(picture.height, 0), aspect="equal")
+    axis.set_title(f"{case.name}, slice {picture.number}\n{class_verdict(case, cohort)}", fontsize=11)
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    """The slice of a picture as the report holds it, greys ``(H, W)`` from 0 to 255."""
+    _, _, encoded = str(picture.image).partition(",")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+
+
+def _legend(cohort: Cohort) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    kinds: list[tuple[Any, str]] = [("solid", "prediction")]
+    if cohort.segmentation:
+        kinds.append(("dashed", "reference"))
+    return [
+        Line2D([], [], color=colour, linestyle=style, label=f"{title(name)}, {kind}")
+        for name, colour in structure_colours(cohort).items()
+        for style, kind in kinds
+    ]

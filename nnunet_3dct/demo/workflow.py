@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from nnunet_3dct.demo.steps import Step, program, run_step
-from nnunet_3dct.errors import NNUNet3DCTError
-from nnunet_3dct.formats.atomic import write_json
+from typing_extensions import TypedDict
+
+from nnunet_3dct.demo.steps import Step, Tell, program, run_step
+from nnunet_3dct.errors import EvaluationError, NNUNet3DCTError
+from nnunet_3dct.formats.atomic import read_json, write_json
+from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS, ClassificationMetrics
+from nnunet_3dct.formats.metrics_segmentation import WHOLE_ORGAN_SUMMARY, WHOLE_PANCREAS, WholeOrganSummary
+from nnunet_3dct.paths import FOLDER_VARIABLES
 
 DATASET = "Dataset001_3DCT"
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlansTiny"
 STAGE_1, STAGE_2 = "nnUNetTrainer_Stage1", "nnUNetTrainer_CLSHeadLesion"
 CLASS_NAMES = ("solid", "cystic", "hypervascular")
+REPORT, PICTURES, SUMMARY = "report.html", "pictures", "summary.json"
 
 
 @dataclass(frozen=True)
@@ -40,39 +45,63 @@ class DemoPlan:
     device: str = "cpu"
 
 
-def run_demo(folder: Path, plan: DemoPlan) -> dict[str, Any]:
-    """Run everything below ``folder`` and return what goes into ``summary.json``.
+class DemoSummary(TypedDict):
+    """Content of the demo's ``summary.json``; ``seconds`` of each step."""
+
+    whole_pancreas_dice: float
+    pancreas_dice: float
+    lesion_dice: float
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
+    accuracy: float
+    n_cases: int
+    seconds: dict[str, float]
+
+
+def run_demo(folder: Path, plan: DemoPlan, tell: Tell) -> DemoSummary:
+    """Run everything below ``folder``: all commands, then pictures and ``summary.json``.
+
+    nnU-Net's variables are set for the commands alone.
+
+    Args:
+        folder: empty, missing, or of an earlier demo, which is deleted.
+        plan: how much to do.
+        tell: told how far each command is.
 
     Raises:
         NNUNet3DCTError: the folder holds something else, or a step failed.
     """
     _empty(folder)
-    paths = {
-        "nnUNet_raw": folder / "nnUNet_raw",
-        "nnUNet_preprocessed": folder / "nnUNet_preprocessed",
-        "nnUNet_results": folder / "nnUNet_results",
-    }
-    for variable, path in paths.items():
-        path.mkdir(parents=True)
-        os.environ[variable] = str(path)
-    cores = os.cpu_count() or 1
-    os.environ.setdefault("nnUNet_def_n_proc", str(min(cores, 8)))
-    os.environ.setdefault("nnUNet_n_proc_DA", str(max(1, cores // 2)))
-    # threads that spin long starve augmentation and other work on few cores
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-
+    variables = demo_variables(folder)
+    for variable in FOLDER_VARIABLES:
+        Path(variables[variable]).mkdir(parents=True)
     seconds: dict[str, float] = {}
-    for step in _steps(folder, paths, plan):
-        seconds[step.name] = run_step(step, folder / "logs")
-    return _summary(folder, seconds)
+    for step in demo_steps(folder, plan):
+        seconds[step.name] = run_step(step, folder / "logs", tell, variables)
+    draw_pictures(folder)
+    summary = summarize(folder, seconds)
+    write_json(summary, folder / SUMMARY)
+    return summary
 
 
-def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
-    raw = paths["nnUNet_raw"] / DATASET
+def demo_variables(folder: Path) -> dict[str, str]:
+    """nnU-Net's variables for every command of the demo; numbers of processes that the user has set stay."""
+    cores = os.cpu_count() or 1
+    numbers = {"nnUNet_def_n_proc": min(cores, 8), "nnUNet_n_proc_DA": max(1, cores // 2)}
+    return {
+        **{variable: str(folder / variable) for variable in FOLDER_VARIABLES},
+        **{name: os.environ.get(name, str(number)) for name, number in numbers.items()},
+    }
+
+
+def demo_steps(folder: Path, plan: DemoPlan) -> list[Step]:
+    """The commands, in order."""
+    raw = folder / "nnUNet_raw" / DATASET
     predictions = folder / "predictions"
+    models = folder / "nnUNet_results" / DATASET
     model = "{}__" + f"{PLANS}__{CONFIGURATION}"
-    stage_1_checkpoint = paths["nnUNet_results"] / DATASET / model.format(STAGE_1) / "fold_0" / "checkpoint_final.pth"
-    plans_file = paths["nnUNet_results"] / DATASET / model.format(STAGE_2) / "fold_0" / "plans.json"
+    stage_1_checkpoint = models / model.format(STAGE_1) / "fold_0" / "checkpoint_final.pth"
+    plans_file = models / model.format(STAGE_2) / "fold_0" / "plans.json"
     train = [program("nnUNetv2_train"), DATASET, CONFIGURATION, "0", "-p", PLANS, "-device", plan.device]
     cores = str(min(os.cpu_count() or 1, 8))
     script = "nnunetv2.evaluation.evaluate_"
@@ -144,9 +173,9 @@ def _steps(folder: Path, paths: dict[str, Path], plan: DemoPlan) -> list[Step]:
         Step(
             "report",
             "9. Report: one page with tables, curves and pictures of every case",
-            [program("nnUNet3DCT_report"), "-p", str(predictions), "-g", str(raw / "labelsVal"), "-i",
-             str(raw / "imagesVal"), "-c", str(raw / "classification.json"), "--class-names", *CLASS_NAMES,
-             "-o", str(folder / "report.html")],
+            [program("nnUNet3DCT_report"), "--predictions", str(predictions), "--labels", str(raw / "labelsVal"),
+             "--images", str(raw / "imagesVal"), "--classes", str(raw / "classification.json"), "--class-names",
+             *CLASS_NAMES, "--output", str(folder / REPORT)],
             {},
         ),
     ]  # fmt: skip
@@ -174,20 +203,45 @@ def _empty(folder: Path) -> None:
     (folder / "logs").mkdir()
 
 
-def _summary(folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    predictions = folder / "predictions"
-    labels = json.loads((predictions / "summary.json").read_text())
-    organ = json.loads((predictions / "whole_pancreas_summary.json").read_text())
-    classes = json.loads((predictions / "classification_metrics.json").read_text())
-    summary = {
-        "whole_pancreas_dice": organ["mean"]["whole_pancreas"]["Dice"],
+def draw_pictures(folder: Path) -> list[Path]:
+    """Draw some of the predicted cases as PNG files from what the report is rendered from."""
+    from nnunet_3dct.demo.pictures import draw_cases
+    from nnunet_3dct.report.cohort import collect
+    from nnunet_3dct.report.options import ReportOptions
+
+    raw = folder / "nnUNet_raw" / DATASET
+    options = ReportOptions(
+        folder / "predictions",
+        raw / "labelsVal",
+        raw / "imagesVal",
+        raw / "classification.json",
+        class_names=CLASS_NAMES,
+        num_processes=os.cpu_count() or 1,
+    )
+    return draw_cases(collect(options), folder / PICTURES)
+
+
+def summarize(folder: Path, seconds: dict[str, float]) -> DemoSummary:
+    """Put the scores of the evaluations together.
+
+    Raises:
+        EvaluationError: a file of an evaluation is missing.
+    """
+
+    def read(name: str) -> object:
+        return read_json(folder / "predictions" / name, "Metrics", EvaluationError, "Run the demo again.")
+
+    labels = cast(dict[str, dict[str, dict[str, float]]], read("summary.json"))  # nnU-Net's
+    organ = cast(WholeOrganSummary, read(WHOLE_ORGAN_SUMMARY))
+    classes = cast(ClassificationMetrics, read(CLASSIFICATION_METRICS))
+    low, high = (classes["confidence_intervals"] or {})["f1_macro"]
+    return {
+        "whole_pancreas_dice": organ["mean"][WHOLE_PANCREAS]["Dice"],
         "pancreas_dice": labels["mean"]["1"]["Dice"],
         "lesion_dice": labels["mean"]["2"]["Dice"],
         "macro_f1": classes["f1_macro"],
-        "macro_f1_interval": classes["confidence_intervals"]["f1_macro"],
+        "macro_f1_interval": (low, high),
         "accuracy": classes["accuracy"],
         "n_cases": classes["n_samples"],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    write_json(summary, folder / "summary.json")
-    return summary

@@ -10,8 +10,8 @@ import numpy as np
 from nibabel import orientations
 
 from nnunet_3dct.errors import ImageError
+from nnunet_3dct.formats.case_images import read_case_images
 from nnunet_3dct.formats.geometry import Geometry, read_geometry
-from nnunet_3dct.formats.image_files import check_image_file
 from nnunet_3dct.formats.image_readers import ImageReader
 from nnunet_3dct.formats.label_volumes import Volume
 
@@ -67,16 +67,12 @@ def read_image(path: Path, case: str, what: str, reader: ImageReader) -> Oriente
         ImageError: the file is unreadable or truncated, or holds several channels.
     """
     try:
-        check_image_file(path, reader=reader)
         geometry = read_geometry(path, reader=reader)
+        _check_axes(geometry, case, what)
+        values, _ = read_case_images([path], reader, 1, case)
     except ImageError as error:
-        raise ImageError(f"Case {case}: {error}") from error
-    _check_axes(geometry, case, what)
-    try:
-        values, _ = reader.read_images((str(path),))
-    except Exception as error:  # every reader has its own exceptions
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise ImageError(f"Case {case}: {path} cannot be read: {reason}. Copy it again.") from error
+        message = str(error)
+        raise ImageError(message if case in message else f"Case {case}: {message}") from error
     return orient(values[0], geometry)
 
 
