@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_3dct.cli.runner import run_command
-from nnunet_3dct.evaluation.trained_folds import find_dataset
 from nnunet_3dct.errors import SettingsError
+from nnunet_3dct.evaluation.trained_folds import find_dataset
 
 
 def build_parser() -> argparse.ArgumentParser:
