@@ -78,7 +78,7 @@ def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
     description = read_json(model / DATASET_FILE, "Description of the model's dataset", CheckpointError)
     names = description.get("class_names")
     numbers = {p.num_classes for fold in folds for p in fold.predictions.values() if p.num_classes is not None}
-    for number in numbers:
+    for number in () if getattr(args, "class_names", None) else numbers:  # names given with the command come first
         names = check_class_names(names, number, str(model / DATASET_FILE))
     return TrainedFolds(model, base, folds, labels, names, find_warnings(model, folds, splits))
 
