@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,7 @@ def labels_of(toy_root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, lab
     """Let the preprocessed dataset have ``labels`` as its classification.json."""
     changed = toy.with_changed_files(toy_root / "preprocessed", folder, classification=labels)
     monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    monkeypatch.delenv("nnUNet_raw")  # whose labels are others
 
 
 def test_every_case_without_class_is_listed(
@@ -140,6 +143,11 @@ def test_resuming_with_other_classes_is_refused(
 ) -> None:
     toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
     labels_of(toy_root, tmp_path / "pre", monkeypatch, {c: min(k, 1) for c, k in toy.CLASSES.items()})
+    description = Path(os.environ["nnUNet_preprocessed"], toy.DATASET, "dataset.json")
+    content = json.loads(description.read_text())
+    del content["class_names"]  # three, which would be refused first
+    description.unlink()
+    description.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="expected a head for 2 classes, found one for 3"):
         toy.get_trainer(toy.FINE_TUNING, resume=True)
 

@@ -107,6 +107,7 @@ def test_class_loss_of_a_batch_without_any_known_class_leaves_the_head_alone(
     labels = {case: -1 if case in toy.TRAINING else k for case, k in toy.CLASSES.items()}
     changed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "pre", classification=labels)
     monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    monkeypatch.delenv("nnUNet_raw")  # whose labels are others
     made = toy.get_trainer(SUM)
     made.weight_decay = 0
     made.on_train_start()

@@ -28,6 +28,7 @@ def batch(nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     labels = {**toy.CLASSES, "toy_004": -1}
     changed = toy.with_changed_files(toy_root / "preprocessed", tmp_path / "preprocessed", classification=labels)
     monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    monkeypatch.delenv("nnUNet_raw")  # whose labels are others
     trainer = toy.get_trainer("nnUNetTrainer_CLSHeadSum")
     trainer.on_train_start()
     drawn = [next(trainer.dataloader_train) for _ in range(2)]

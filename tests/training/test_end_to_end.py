@@ -240,6 +240,7 @@ def test_balanced_sampler_and_weights_come_from_the_training_fold(
         toy_root / "preprocessed", tmp_path / "preprocessed", splits_final=splits, classification=labels
     )
     monkeypatch.setenv("nnUNet_preprocessed", str(changed))
+    monkeypatch.delenv("nnUNet_raw")  # whose labels are others
     monkeypatch.setenv("NNUNETV2_MT_SAMPLER", "balanced")
     monkeypatch.setenv("NNUNETV2_MT_CLASS_WEIGHTS", "balanced")
     trainer = toy.get_trainer("nnUNetTrainer_CLSHeadSum")
