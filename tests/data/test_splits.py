@@ -126,6 +126,13 @@ def test_case_validated_in_two_folds_is_named() -> None:
     assert check_splits(splits, ["a", "b", "c"]) == ["cases are validated in more than one fold: c"]
 
 
+def test_case_on_both_sides_is_not_told_again_as_a_patient() -> None:
+    splits = [{"train": ["a", "b"], "val": ["a", "c"]}]
+    assert check_splits(splits, ["a", "b", "c"], {"a": "p", "b": "q", "c": "r"}) == [
+        "fold 0 has cases in training and in validation: a"
+    ]
+
+
 def test_training_is_refused_only_where_it_cannot_run() -> None:
     path = Path("splits_final.json")
     splits = [{"train": ["a", "b"], "val": ["b"]}, {"train": ["a", "x"], "val": ["b"]}, {"train": [], "val": ["b"]}]
@@ -163,6 +170,9 @@ def test_command_writes_where_nnunet_looks_and_shows_the_classes(
     with pytest.raises(SystemExit) as stopped:
         command.main(["-d", toy.DATASET])
     assert stopped.value.code == 2 and "--overwrite" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["-d", str(toy.DATASET_ID), "-k", "10", "--overwrite"])
+    assert stopped.value.code == 2 and f"-d {toy.DATASET_ID} -k 9" in capsys.readouterr().err
     command.main(["-d", toy.DATASET, "-k", "2", "--overwrite"])
     assert len(json.loads(path.read_text())) == 2
 

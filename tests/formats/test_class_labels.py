@@ -297,6 +297,9 @@ def test_csv_beside_the_json_may_hold_patients_alone(both):
     path = write_class_labels(both[1], {"a": 0, "b": 1})
     write_class_table(path.with_suffix(".csv"), [("p1", "a.nii.gz"), ("p1", " b")], header=("PATIENT", " names"))
     assert read_dataset_labels("Dataset001_X").groups == {"a": "p1", "b": "p1"}
+    rows = [("a", "", "p1"), ("b", 1, "p2"), ("elsewhere", "", "p3")]  # classes left blank are stated by the JSON
+    write_class_table(path.with_suffix(".csv"), rows, header=("Names", "Subtype", "Patient"))
+    assert read_dataset_labels("Dataset001_X").groups["b"] == "p2"
 
 
 def test_patients_come_from_the_folder_that_states_them(both):
