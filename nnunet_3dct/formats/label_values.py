@@ -57,7 +57,7 @@ def whole_labels(values: np.ndarray, known: Iterable[int], name: str) -> tuple[n
     labels = np.rint(found)
     known = sorted(known)
     with np.errstate(invalid="ignore"):  # NaN and infinity are no labels either
-        strange = ~np.isin(labels, known) | ~(np.abs(found - labels) <= LABEL_TOLERANCE)
+        strange = ~np.isin(labels, known) | (np.abs(found - labels) > LABEL_TOLERANCE)
     if strange.any():
         raise _strange(found[strange], known, name)
     moved = found != labels

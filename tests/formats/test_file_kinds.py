@@ -141,6 +141,12 @@ class TestImageWithoutContent:
         path = write_volume(tmp_path / f"c_0000{ending}", array)
         check_case_files([path], 1, "c", refuse_constant=True)
 
+    def test_two_halves_that_are_each_constant_are_content(self, tmp_path: Path) -> None:
+        array = np.zeros((4, 512, 512), np.int16)
+        array[2:] = 1  # begins where the second piece of a MiB does
+        path = write_volume(tmp_path / "c_0000.nii.gz", array)
+        check_case_files([path], 1, "c", refuse_constant=True)
+
     def test_single_voxel_is_not_called_that(self, tmp_path: Path) -> None:
         path = write_volume(tmp_path / "c_0000.nii.gz", np.zeros((1, 1, 1), np.int16))
         check_case_files([path], 1, "c", refuse_constant=True)

@@ -62,7 +62,9 @@ def test_reader_named_in_dataset_json_or_plans_reads_sheared_labels(dataset: Pat
     else:
         content = json.loads((dataset / "dataset.json").read_text())
         (dataset / "dataset.json").write_text(json.dumps({**content, "overwrite_image_reader_writer": "NibabelIO"}))
-    pair = compare(dataset, predictions, "case_001")
+    scheme = load_label_scheme(dataset / "dataset.json")
+    reader = find_reader(scheme, dataset / "labelsTr" / "case_000.nii.gz")
+    pair = read_pair(dataset / "labelsTr" / "case_001.nii.gz", predictions / "case_001.nii.gz", reader, scheme)
     assert (pair.reference.labels == pair.prediction.labels).all()
 
 
