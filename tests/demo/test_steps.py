@@ -15,8 +15,9 @@ from nnunet_3dct.errors import NNUNet3DCTError
 TRAINING = """
 import sys, time
 for epoch in range(4):
-    print(f"2026-11-25 10:00:00.000000: Epoch {epoch}", flush=True)
-    time.sleep(0.4)
+    for piece in ("2026-11-25 10:00:00.000000:", " ", f"Epoch {epoch}", "\\n"):  # as print does without a buffer
+        print(piece, end="", flush=True)
+        time.sleep(0.1)
 print("2026-11-25 10:00:00.000000: predicting case_0", flush=True)
 time.sleep(0.4)
 """
@@ -45,6 +46,11 @@ def test_epochs_are_told_and_the_output_is_kept(tmp_path: Path) -> None:
 def test_counts_of_a_progress_bar_are_told(tmp_path: Path) -> None:
     states = states_of(step("print('cases:  25%| 3/12 [00:01<00:03]')"), tmp_path)
     assert ("3 of 12", 0.25) in [(state.detail, state.fraction) for state in states]
+
+
+def test_a_count_that_comes_in_pieces_is_not_taken_for_a_smaller_one(tmp_path: Path) -> None:
+    code = "import time; print('cases 3/1', end='', flush=True); time.sleep(0.3); print('20 [00:01]', flush=True)"
+    assert {state.detail for state in states_of(step(code), tmp_path)} == {"", "3 of 120"}
 
 
 def test_state_is_told_every_second_though_the_command_says_nothing(tmp_path: Path) -> None:
