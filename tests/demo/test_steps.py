@@ -79,7 +79,7 @@ def test_in_a_pipe_a_line_comes_every_interval_with_epoch_and_time_left(
     assert lines[1] == "3. Stage 1" and lines[2].startswith("  $ ") and lines[-1].startswith("  done in ")
     told = [line for line in lines if line.startswith("  stage_1: ")]
     assert len(told) >= 3 and any(line.startswith("  stage_1: epoch 3 of 4, ") for line in told)
-    assert all(line.endswith(" left") for line in told if re.search(r"epoch [2-4] |validation", line))  # nothing to go by before
+    assert all(line.endswith(" left") for line in told if re.search(r"epoch [2-4] |validation", line))
     assert "".join(lines).isascii()
 
 
