@@ -18,6 +18,7 @@ from typing import IO
 from nnunet_3dct.errors import NNUNet3DCTError
 
 LOOK_EVERY = 1.0  # seconds without output after which the state is told all the same
+CARRIED = 400  # bytes of earlier output that are looked at again
 TRAINING_SHARE, VALIDATION = 0.95, 0.97  # of a training step: until its last epoch ends, and when it validates
 _COUNT = re.compile(rb"\b(\d+)/(\d+)\b")
 _EPOCH = re.compile(rb": Epoch (\d+)\b")
@@ -107,11 +108,12 @@ def run_step(step: Step, log_folder: Path, tell: Tell, variables: Mapping[str, s
         ) as process,
     ):
         assert process.stdout is not None
-        chunks = _read_aside(process.stdout)
+        chunks, recent = _read_aside(process.stdout), b""
         while (chunk := _next(chunks)) is not None:
             stream.write(chunk)
             stream.flush()
-            fraction, detail = _progress(chunk, step.epochs) or (0.0, "")
+            recent = (recent + chunk)[-CARRIED:]  # a line may come in pieces
+            fraction, detail = _progress(_whole_words(recent), step.epochs) or (0.0, "")
             seconds = time.perf_counter() - start
             state = StepState(step, seconds, max(fraction, state.fraction), detail or state.detail)
             tell(state)
@@ -147,16 +149,21 @@ def _next(chunks: queue.SimpleQueue[bytes | None]) -> bytes | None:
         return b""
 
 
-def _progress(chunk: bytes, epochs: int) -> tuple[float, str] | None:
+def _whole_words(output: bytes) -> bytes:
+    """``output`` without its last word, which may go on."""
+    return output[: max(output.rfind(separator) for separator in (b" ", b"\n", b"\r")) + 1]
+
+
+def _progress(output: bytes, epochs: int) -> tuple[float, str] | None:
     """How much of the step the output speaks of, from 0 to 1, and in words."""
     if epochs:
-        if _VALIDATION.search(chunk):
+        if _VALIDATION.search(output):
             return VALIDATION, "validation"
-        numbers = _EPOCH.findall(chunk)
+        numbers = _EPOCH.findall(output)
         if not numbers:
             return None
         return TRAINING_SHARE * int(numbers[-1]) / epochs, f"epoch {int(numbers[-1]) + 1} of {epochs}"
-    counts = [(int(n), int(total)) for n, total in _COUNT.findall(chunk) if int(total) > 1]
+    counts = [(int(n), int(total)) for n, total in _COUNT.findall(output) if int(total) > 1]
     if not counts:
         return None
     done, total = counts[-1]

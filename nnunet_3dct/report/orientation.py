@@ -12,7 +12,7 @@ from nibabel import orientations
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.case_images import read_case_images
 from nnunet_3dct.formats.geometry import Geometry, read_geometry
-from nnunet_3dct.formats.image_readers import ImageReader
+from nnunet_3dct.formats.image_readers import ImageProperties, ImageReader
 from nnunet_3dct.formats.label_volumes import Volume
 
 nibabel: Any = orientations  # whose functions have no types
@@ -26,22 +26,33 @@ class OrientedVolume:
     spacing: tuple[float, float, float]
 
 
-def orient(array: np.ndarray, geometry: Geometry) -> OrientedVolume:
+def orient(array: np.ndarray, properties: ImageProperties) -> OrientedVolume:
     """Turn a volume; axes that lie obliquely in the patient are taken for the nearest ones.
 
     Args:
-        array: ``(Z, Y, X)`` as a reader returns it.
-        geometry: grid of the file, as the same reader sees it.
+        array: ``(Z, Y, X)`` as one of nnU-Net's readers returns it, which may have turned it already.
+        properties: of the same reader; without a direction the axes are taken for those of the patient.
     """
     affine = np.eye(4)
-    # of the patient's left, posterior, superior to nibabel's right, anterior, superior
-    affine[:3, :3] = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(geometry.direction, (3, 3))
+    affine[:3, :3] = _axes(properties)
     turn = nibabel.ornt_transform(nibabel.io_orientation(affine), nibabel.axcodes2ornt(("L", "P", "S")))
     spacing = [0.0, 0.0, 0.0]
-    for axis, size in zip(turn[:, 0].astype(int), geometry.spacing, strict=True):
-        spacing[axis] = size
+    for axis, size in zip(turn[:, 0].astype(int), reversed(properties["spacing"]), strict=True):
+        spacing[axis] = float(size)
     turned = nibabel.apply_orientation(array.transpose(2, 1, 0), turn).transpose(2, 1, 0)
     return OrientedVolume(np.ascontiguousarray(turned), (spacing[2], spacing[1], spacing[0]))
+
+
+def _axes(properties: ImageProperties) -> np.ndarray:
+    """Directions of the array's x, y and z, one a column, to the patient's right, anterior and superior."""
+    by_nibabel = properties.get("nibabel_stuff", {})
+    affine = by_nibabel.get("reoriented_affine", by_nibabel.get("original_affine"))
+    if affine is not None:
+        return np.asarray(affine, float)[:3, :3]
+    direction = properties.get("sitk_stuff", {}).get("direction", np.eye(3))
+    # ITK's axes run to the patient's left and posterior
+    axes: np.ndarray = np.diag([-1.0, -1.0, 1.0]) @ np.reshape(direction, (3, 3))
+    return axes
 
 
 def orient_labels(volume: Volume, case: str) -> OrientedVolume:
@@ -51,7 +62,7 @@ def orient_labels(volume: Volume, case: str) -> OrientedVolume:
         ImageError: it has not three axes, so that there is no telling how it lies in the patient.
     """
     _check_axes(volume.geometry, case, "label volume")
-    return orient(volume.labels[0].astype(np.int16), volume.geometry)
+    return orient(volume.labels[0].astype(np.int16), volume.properties)
 
 
 def read_image(path: Path, case: str, what: str, reader: ImageReader) -> OrientedVolume:
@@ -69,11 +80,11 @@ def read_image(path: Path, case: str, what: str, reader: ImageReader) -> Oriente
     try:
         geometry = read_geometry(path, reader=reader)
         _check_axes(geometry, case, what)
-        values, _ = read_case_images([path], reader, 1, case)
+        values, properties = read_case_images([path], reader, 1, case)
     except ImageError as error:
         message = str(error)
         raise ImageError(message if case in message else f"Case {case}: {message}") from error
-    return orient(values[0], geometry)
+    return orient(values[0], properties)
 
 
 def _check_axes(geometry: Geometry, case: str, what: str) -> None:

@@ -11,8 +11,9 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from nnunet_3dct.cli.calibrate import main
-from nnunet_3dct.evaluation.calibration import fit_calibration, review_table
+from nnunet_3dct.evaluation.calibration import calibrate, fit_calibration, review_table
 from nnunet_3dct.evaluation.temperature import fit_temperature, held_out_parts, log_loss
+from nnunet_3dct.formats.atomic import to_json
 from tests.evaluation import trained_folds as made
 
 
@@ -112,3 +113,14 @@ def test_class_files_that_name_no_weights_are_refused(folds, capsys):
     with pytest.raises(SystemExit):
         main(["-d", "42"])
     assert "fold_2" in (message := capsys.readouterr().err) and "--val" in message
+
+
+def test_python_gives_what_the_command_stores(folds):
+    main(["-d", "42"])
+    stored = json.loads((folds / "calibration.json").read_text())
+    (folds / "calibration.json").unlink()
+    found = calibrate(folds, write=False)
+    assert json.loads(to_json(found)) == stored and not (folds / "calibration.json").exists()
+    calibrate(str(folds))
+    assert json.loads((folds / "calibration.json").read_text()) == stored
+    assert calibrate(folds, folds=[1], write=False)["folds"] == [1]

@@ -12,8 +12,10 @@ from scipy.stats import binomtest, wilcoxon
 
 from nnunet_3dct.cli.evaluate_classification import main
 from nnunet_3dct.errors import EvaluationError
-from nnunet_3dct.evaluation.comparison import compare_classifications, compare_segmentations
-from tests.evaluation.predictions import NAMES, strict_json, write_case
+from nnunet_3dct.evaluation.comparison import compare, compare_classifications, compare_segmentations
+from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
+from tests.evaluation.predictions import NAMES, strict_json, write_case, write_labels
+from tests.utils import write_volume
 
 
 @pytest.fixture
@@ -121,3 +123,40 @@ def test_dice_that_differs_nowhere_has_no_p_value():
 def test_segmentations_of_other_cases_are_refused():
     with pytest.raises(EvaluationError, match=r"same cases.*c1"):
         compare_segmentations(segmentation([0.5, 0.6]), segmentation([0.5]), "first", "second")
+
+
+@pytest.fixture
+def both_tasks(tmp_path: Path) -> Path:
+    """Labels and two prediction folders with segmentations and classes of four cases."""
+    for n in range(4):
+        volume = np.zeros((6, 12, 12), np.uint8)
+        volume[1:5, 2:9, 2:9] = 1
+        write_volume(tmp_path / "labels" / f"c{n}.nii.gz", volume)
+        for folder, shift in (("one", n % 2), ("other", 2)):
+            write_volume(tmp_path / folder / f"c{n}.nii.gz", np.roll(volume, shift, axis=2))
+            write_case(tmp_path / folder, f"c{n}", probs=[0.7, 0.3] if (n + shift) % 2 else [0.2, 0.8])
+    description = json.dumps({"labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"})
+    (tmp_path / "one" / "dataset.json").write_text(description)
+    write_labels(tmp_path, {f"c{n}": n % 2 for n in range(4)})
+    return tmp_path
+
+
+def test_one_call_compares_both_tasks(both_tasks):
+    folders = both_tasks / "one", both_tasks / "other"
+    classes = both_tasks / "classification.json"
+    found = compare(*folders, references=both_tasks / "labels", classes=classes, resamples=50)
+    one, other = (evaluate_segmentation(both_tasks / "labels", f, folders[0] / "dataset.json") for f in folders)
+    dice = found["segmentation"]["structures"]["organ"]["Dice"]
+    assert dice["first"] == one["structures"]["organ"]["Dice"]["mean"] > dice["second"]
+    assert found["segmentation"] == compare_segmentations(one, other, *folders, resamples=50)
+    assert found["classification"] == compare_classifications(*folders, classes, resamples=50)
+    assert (found["segmentation"]["first"], found["segmentation"]["second"]) == tuple(map(str, folders))
+
+
+def test_what_is_not_asked_for_is_not_compared(both_tasks):
+    folders = str(both_tasks / "one"), str(both_tasks / "other")
+    found = compare(*folders, classes=str(both_tasks / "classification.json"), resamples=0)
+    assert found["segmentation"] is None and found["classification"]["metrics"]["accuracy"]["interval"] is None
+    assert compare(*folders, references=both_tasks / "labels", resamples=0)["classification"] is None
+    with pytest.raises(ValueError, match="expected references, classes or both, found neither"):
+        compare(*folders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from nnunet_3dct.cli import evaluate_whole_organ as whole_organ
 from nnunet_3dct.cli.evaluate_segmentation import main
 from nnunet_3dct.errors import EvaluationError, ImageError, SettingsError
 from nnunet_3dct.evaluation.case_segmentation import structure_labels
@@ -250,6 +252,37 @@ def test_case_without_partner_is_named(folders):
     (folders[0] / "case_2.nii.gz").unlink()
     with pytest.raises(EvaluationError, match=r"have no reference.*case_2"):
         evaluate_segmentation(*folders)
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_the_same_volume_in_two_formats_is_refused_and_both_are_named(folders, folder, capsys):
+    references, predictions, dataset_json = folders
+    write_volume(folders[folder] / "case_1.nii", np.zeros(SHAPE, np.uint8), SPACING)  # ITK would open this one
+    with pytest.raises(EvaluationError, match=rf"{folders[folder]}: .*case_1\.nii and case_1\.nii\.gz"):
+        evaluate_segmentation(*folders)
+    for command in (main, whole_organ.main):
+        with pytest.raises(SystemExit) as stopped:
+            command([str(references), str(predictions), "-djfile", str(dataset_json)])
+        assert stopped.value.code == 2 and "case_1.nii and case_1.nii.gz" in capsys.readouterr().err
+
+
+def test_hidden_files_are_no_cases(folders):
+    expected = evaluate_segmentation(*folders)
+    for folder in folders[:2]:
+        (folder / "._case_0.nii.gz").write_bytes(b"Mac OS X")
+    assert evaluate_segmentation(*folders) == expected
+
+
+def test_cases_asked_for_are_compared_alone(folders):
+    write_volume(folders[1] / "case_2.nii.gz", blobs(2)[:-1], SPACING)  # would not fit its reference
+    found = evaluate_segmentation(*folders, cases={"case_0", "case_1"})
+    assert [case["case"] for case in found["metric_per_case"]] == ["case_0", "case_1"]
+
+
+def test_filters_of_warnings_are_what_they_were(folders):
+    before = list(warnings.filters)
+    evaluate_segmentation(*folders, num_processes=2)
+    assert warnings.filters == before
 
 
 def test_truncated_file_is_refused_and_nothing_is_written(folders, capsys):

@@ -223,7 +223,7 @@ def test_every_volume_is_read_once(inputs, monkeypatch, limit):
     stock = SimpleITKIO.read_images
 
     def counted(self, files, *rest):
-        read.extend(str(Path(file).relative_to(inputs.root)) for file in files)
+        read.extend(Path(file).name for file in files)  # which may be a decompressed copy
         return stock(self, files, *rest)
 
     evidence(inputs, "case_0")
@@ -231,9 +231,9 @@ def test_every_volume_is_read_once(inputs, monkeypatch, limit):
     monkeypatch.setattr(SimpleITKIO, "read_images", counted)
     inputs.html(max_cases=limit, num_processes=2)
     shown = ["case_2", "case_5"] if limit else inputs.cases  # shifted by two voxels
-    expected = [f"{folder}/{case}.nii.gz" for folder in ("labels", "predictions") for case in inputs.cases]
-    expected += [f"images/{case}_0000.nii.gz" for case in shown]
-    assert sorted(read) == sorted([*expected, "predictions/evidence/case_0.nii.gz"])
+    labels_and_predictions = [f"{case}.nii.gz" for case in inputs.cases for _ in range(2)]
+    expected = [*labels_and_predictions, "case_0.nii.gz", *(f"{case}_0000.nii.gz" for case in shown)]  # with evidence
+    assert sorted(read) == sorted(expected)
 
 
 def test_number_of_threads_changes_nothing(inputs):
