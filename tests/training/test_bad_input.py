@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,10 @@ def test_resuming_with_other_classes_is_refused(
     nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
-    labels_of(toy_root, tmp_path / "pre", monkeypatch, {c: min(k, 1) for c, k in toy.CLASSES.items()})
+    described = json.loads((toy_root / "preprocessed" / toy.DATASET / "dataset.json").read_text())
+    labels = {c: min(k, 1) for c, k in toy.CLASSES.items()}
+    description = {**described, "class_names": toy.CLASS_NAMES[:2]}
+    toy.use_labels(monkeypatch, toy_root, tmp_path / "pre", labels, dataset=description)
     with pytest.raises(CheckpointError, match="expected a head for 2 classes, found one for 3"):
         toy.get_trainer(toy.FINE_TUNING, resume=True)
 
