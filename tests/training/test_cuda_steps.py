@@ -1,4 +1,4 @@
-"""One step of every trainer on tensors that claim to be on CUDA: mixed devices raise, and what makes the CPU wait shows.
+"""One step of every trainer on tensors that claim to be on CUDA: mixed devices raise, and waits of the CPU show.
 
 torch's FakeTensorMode needs no GPU.
 """
