@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nnunet_3dct.networks.target import pick_channels
+
 if TYPE_CHECKING:  # the heads use this module
     from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 
@@ -105,7 +107,6 @@ def _target_mask(weight: Tensor, stage: Tensor) -> Tensor:
 
 def target_probability(logits: Tensor, target_channels: Sequence[int], regions: bool) -> Tensor:
     """Probability of the target in each voxel, ``(B, 1, ...)`` from logits ``(B, L, ...)``."""
-    channels = list(target_channels)
     if regions:
-        return logits[:, channels].sigmoid().amax(1, keepdim=True)
-    return logits.softmax(1)[:, channels].sum(1, keepdim=True)
+        return pick_channels(logits, target_channels).sigmoid().amax(1, keepdim=True)
+    return pick_channels(logits.softmax(1), target_channels).sum(1, keepdim=True)

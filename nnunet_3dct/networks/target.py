@@ -55,7 +55,7 @@ class TargetLabels:
             bool ``(B,)``.
         """
         if self.has_regions:
-            return (target[:, self.channels] > 0).flatten(1).any(1)
+            return (pick_channels(target, self.channels) > 0).flatten(1).any(1)
         return self._is_target(target).flatten(1).any(1)
 
     def voxels(self, logits: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class TargetLabels:
             bool ``(B, ...)``.
         """
         if self.has_regions:
-            return (logits[:, self.channels] > 0).any(1)
+            return (pick_channels(logits, self.channels) > 0).any(1)
         return self._is_target(argmax_labels(logits.movedim(1, 0)))
 
     def _is_target(self, voxels: Tensor) -> Tensor:
@@ -105,6 +105,11 @@ def _resolve(wanted: Sequence[int | str], label_manager: Any, foreground: list[i
             )
         resolved.update(values)
     return sorted(resolved)
+
+
+def pick_channels(x: Tensor, channels: Sequence[int]) -> Tensor:
+    """``x[:, channels]`` of ``(B, C, ...)`` without a tensor of indices, for which CUDA would wait."""
+    return torch.cat([x[:, channel : channel + 1] for channel in channels], dim=1)
 
 
 def argmax_labels(logits: Tensor) -> Tensor:

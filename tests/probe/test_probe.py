@@ -93,7 +93,7 @@ def test_validation_cases_that_the_network_was_trained_on_are_refused(
         (["--target_labels", "lession"], "lession"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_1(
+def test_bad_input_is_one_message_and_exit_code_2(
     more: list[str], words: str, fine_tuned: Path, nnunet: Path, trained_results: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -101,5 +101,5 @@ def test_bad_input_is_one_message_and_exit_code_1(
     with pytest.raises(SystemExit) as stopped:
         run(fine_tuned, tmp_path / "p.json", *more)
     error = capsys.readouterr().err
-    assert stopped.value.code == 1 and words in error and error.startswith("error: ")
+    assert stopped.value.code == 2 and words in error and error.startswith("error: ")
     assert not (tmp_path / "p.json").exists()

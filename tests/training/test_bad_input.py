@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nnunet_3dct.errors import (
     NNUNet3DCTError,
     SettingsError,
 )
+from nnunet_3dct.training.preflight import require_mps_fallback
 from tests import toy
 from tests.utils import truncate
 
@@ -138,7 +140,10 @@ def test_resuming_with_other_classes_is_refused(
     nnunet: Path, trained_results: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy.copy_model(toy.trained_folder(trained_results, toy.FINE_TUNING), nnunet)
-    labels_of(toy_root, tmp_path / "pre", monkeypatch, {c: min(k, 1) for c, k in toy.CLASSES.items()})
+    described = json.loads((toy_root / "preprocessed" / toy.DATASET / "dataset.json").read_text())
+    labels = {c: min(k, 1) for c, k in toy.CLASSES.items()}
+    description = {**described, "class_names": toy.CLASS_NAMES[:2]}
+    toy.use_labels(monkeypatch, toy_root, tmp_path / "pre", labels, dataset=description)
     with pytest.raises(CheckpointError, match="expected a head for 2 classes, found one for 3"):
         toy.get_trainer(toy.FINE_TUNING, resume=True)
 
@@ -200,3 +205,17 @@ def test_the_default_spelt_out_is_no_difference(
     for name, value in {"LR": "0.001", "CLASS_WEIGHTS": "none", "TARGET_LABELS": "organ,2", "NUM_CLS": "3"}.items():
         monkeypatch.setenv(f"NNUNETV2_MT_{name}", value)
     toy.get_trainer(toy.FINE_TUNING, resume=True).on_train_start()
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+def test_training_on_mps_without_the_cpu_for_what_it_lacks_says_what_to_set(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    if value is not None:
+        monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", value)
+    with pytest.raises(SettingsError, match="export PYTORCH_ENABLE_MPS_FALLBACK=1"):
+        require_mps_fallback(torch.device("mps"))
+    require_mps_fallback(torch.device("cpu"))
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    require_mps_fallback(torch.device("mps"))

@@ -115,3 +115,31 @@ def test_class_loss_of_a_batch_without_any_known_class_leaves_the_head_alone(
     made.on_train_epoch_end([made.train_step(next(made.dataloader_train))])
     assert json.dumps([p.tolist() for p in made.multitask_network.cls_head.final_fc.parameters()]) == before
     assert not torch.equal(weights(made), unet)
+
+
+def test_loss_that_is_nan_under_a_gradient_scaler_is_a_skipped_step(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    batch, before = next(trainer.dataloader_train), weights(trainer)
+    head = {k: v.clone() for k, v in trainer.multitask_network.cls_head.state_dict().items()}
+    with monkeypatch.context() as broken:
+        break_loss(trainer, broken, float("nan"))
+        trainer.train_step(batch)
+    assert torch.equal(weights(trainer), before) and trainer.skipped_steps.total == 1
+    assert trainer.grad_scaler.get_scale() == 4.0
+    assert all(torch.equal(v, head[k]) for k, v in trainer.multitask_network.cls_head.state_dict().items())
+    trainer.train_step(batch)
+    assert not torch.equal(weights(trainer), before) and trainer.skipped_steps.in_a_row == 0
+
+
+def test_scaler_that_never_finds_a_scale_stops_after_three_times_as_many_steps(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.grad_scaler = torch.amp.GradScaler("cpu")
+    batch = next(trainer.dataloader_train)
+    break_loss(trainer, monkeypatch, float("nan"))
+    for _ in range(8):
+        trainer.train_step(batch)
+    with pytest.raises(TrainingError, match="found 9 steps in a row without"):
+        trainer.train_step(batch)

@@ -52,8 +52,10 @@ def test_without_any_counted_sample_the_gradient_is_zero_not_missing(
     assert all(p.grad is not None and not bool(p.grad.any()) for p in layer.parameters())
 
 
-def test_half_precision_logits_give_a_float_loss() -> None:
-    assert class_loss(logits().half(), CLASSES, SHOWS)[0].dtype == torch.float32
+def test_half_precision_logits_give_the_loss_of_the_same_numbers_in_float() -> None:
+    half = logits().detach().half()
+    found = class_loss(half, CLASSES, SHOWS)[0]
+    assert found.dtype == torch.float32 and torch.equal(found, class_loss(half.float(), CLASSES, SHOWS)[0])
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -63,7 +64,7 @@ class MemoryAttentionHead(ClassificationHead):
         channels = [spec.encoder_channels[i] for i in self.encoder_stages]
         channels += [spec.decoder_channels[i] for i in self.decoder_stages]
         self.projections = nn.ModuleList(nn.Linear(c, width) for c in channels)
-        cells = int(torch.tensor(self.tokens).prod())
+        cells = math.prod(self.tokens)
         self.position = nn.Parameter(torch.randn(1, cells, width) * 0.02)
         self.memory = nn.Parameter(torch.randn(1, memory, width) * 0.02)
         self.blocks = nn.ModuleList(

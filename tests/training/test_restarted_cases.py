@@ -1,0 +1,83 @@
+"""nnU-Net starts a case again after any RuntimeError; what was recorded of the first attempt must not count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_3dct.upstream import nnUNetPredictor
+from tests import toy
+
+LESION = "nnUNetTrainer_CLSHeadLesion"
+
+
+@pytest.fixture
+def failing_first_attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As on CUDA with little memory: each case fails in its third window, after the network's pass, then starts anew.
+
+    Returns a list that holds the number of failures.
+    """
+    start, attempt, window = (
+        nnUNetPredictor.__init__,
+        nnUNetPredictor._internal_predict_sliding_window_return_logits,
+        nnUNetPredictor._internal_maybe_mirror_and_predict,
+    )
+    failures = [0]
+
+    def with_fallback(self: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        self.perform_everything_on_device = True  # off CUDA nnU-Net has no second attempt
+
+    def counted(self: Any, data: Any, slicers: Any, do_on_device: bool = True) -> Any:
+        self.windows_until_failure = 3 if do_on_device else -1
+        return attempt(self, data, slicers, do_on_device)
+
+    def predict(self: Any, x: Any) -> Any:
+        logits = window(self, x)
+        self.windows_until_failure -= 1
+        if self.windows_until_failure == 0:
+            failures[0] += 1
+            raise RuntimeError("CUDA out of memory, outside the network")
+        return logits
+
+    monkeypatch.setattr(nnUNetPredictor, "__init__", with_fallback)
+    monkeypatch.setattr(nnUNetPredictor, "_internal_predict_sliding_window_return_logits", counted)
+    monkeypatch.setattr(nnUNetPredictor, "_internal_maybe_mirror_and_predict", predict)
+    return failures
+
+
+def validated(folder: Path) -> dict[str, Any]:
+    return {
+        case: json.loads((folder / "validation" / f"{case}_classification.json").read_text()) for case in toy.VALIDATION
+    }
+
+
+def test_final_validation_gives_the_classes_of_an_unbroken_one(
+    model: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.train(toy.FINE_TUNING, only_run_validation=True)
+    expected = validated(model / "fold_0")
+    failures = request.getfixturevalue("failing_first_attempts")
+    toy.train(toy.FINE_TUNING, only_run_validation=True)
+    assert failures == [len(toy.VALIDATION)]
+    assert "Prediction on device was unsuccessful" in capsys.readouterr().out
+    assert validated(model / "fold_0") == expected
+
+
+def test_score_of_an_epoch_and_features_of_the_last_fit_are_those_of_unbroken_cases(
+    nnunet: Path, request: pytest.FixtureRequest
+) -> None:
+    trainer = toy.get_trainer(LESION)
+    trainer.on_train_start()
+    runner = trainer.volume_runner()
+    classes, features = runner.classify(toy.VALIDATION), runner.pool(toy.TRAINING, [(), (0,)])
+    failures = request.getfixturevalue("failing_first_attempts")
+    assert runner.classify(toy.VALIDATION) == classes
+    again = runner.pool(toy.TRAINING, [(), (0,)])
+    assert failures == [len(toy.VALIDATION) + 2 * len(toy.TRAINING)]
+    for case, rows in features.items():
+        np.testing.assert_allclose(again[case], rows, rtol=1e-6)
