@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class TrainedModel:
         backends: one for each fold.
         temperature: of the class probabilities, None for none; see :mod:`nnunet_3dct.formats.calibration`.
         calibration_note: why the model's calibration is not applied, None if there is nothing to say.
+        seconds_loading: that all this took.
 
     Raises:
         CheckpointError: a file is missing or unreadable, holds no head, belongs to another network, or the folds'
@@ -89,6 +91,7 @@ class TrainedModel:
         options: PredictionOptions | None = None,
         on_message: Message = say_nothing,
     ) -> None:
+        start = time.perf_counter()
         self.options = options = options or PredictionOptions()
         self.device = choose_device(options.device)
         self.folds, self.checkpoint_name = list(folds), checkpoint_name
@@ -115,6 +118,7 @@ class TrainedModel:
         self.fingerprint = _fingerprint(checkpoints, self.head_weights)
         self.temperature, self.calibration_note = read_temperature(folder, self.head_weights)
         self._start_networks([self._network(checkpoint) for checkpoint in checkpoints], on_message)
+        self.seconds_loading = time.perf_counter() - start
 
     def predict(self, data: torch.Tensor) -> NetworkOutput:
         """Predict a preprocessed case; see :meth:`~nnunet_3dct.inference.ensemble.Ensemble.predict`."""
