@@ -98,9 +98,7 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
         **model.describe(),
     )
     note_empty_map(content, output.evidence)
-    return CaseAnswer(
-        prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant
-    )
+    return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
 
 
 def segment(model: TrainedModel, answer: CaseAnswer) -> np.ndarray:

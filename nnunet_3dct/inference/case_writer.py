@@ -126,7 +126,9 @@ class CaseWriter:
 
     def exists(self, case: str) -> bool:
         """Whether there is anything of the case."""
-        return class_file_path(self.class_folder, case).exists() or self._segmentation(self.output_folder, case).exists()
+        return (
+            class_file_path(self.class_folder, case).exists() or self._segmentation(self.output_folder, case).exists()
+        )
 
     def is_whole(self, case: str) -> bool:
         """Whether every file of the case exists and is whole."""

@@ -56,7 +56,12 @@ class WindowExplainer:
             NNUNet3DCTError: the head gives no gradient.
         """
         x = window[None].to(self.device)
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=self.type, enabled=self.type is not None and self.device.type != "cpu"):
+        with (
+            torch.no_grad(),
+            torch.autocast(
+                self.device.type, dtype=self.type, enabled=self.type is not None and self.device.type != "cpu"
+            ),
+        ):
             _, features = self.network.segment_with_features(x)
         maps = self.network.cls_head.evidence(features, label)
         return spread_over_patch(maps, window.shape[1:])[0]

@@ -137,7 +137,9 @@ def _add_kept(outcome: Outcome, kept: Sequence[str], class_folder: Path, model: 
         review = None if threshold is None else highest < threshold
         if content.get("review") != review:
             content.pop("review", None)
-            write_class_file(content if review is None else {**content, "review": review}, class_folder, case)
+            if review is not None:
+                content["review"] = review
+            write_class_file(content, class_folder, case)
         if review:
             outcome.review[case] = highest
         if content.get("without_basis"):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -252,7 +253,7 @@ class Predictor:
             return from_array(image, spacing, self._model)
         if spacing is not None:
             raise ImageError("Predictor: expected spacing only beside an array; files and images bring their own.")
-        parts = list(image) if isinstance(image, list | tuple) else [image]
+        parts: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
         if parts and all(isinstance(part, SimpleITK.Image) for part in parts):
             return from_images(parts, self._model)
         if not parts:

@@ -30,9 +30,9 @@ def make_backend(
         network: trained, without deep supervision.
         window_shape: ``(C, *patch)``.
         device: where it runs.
-        name: of :data:`~nnunet_3dct.runtime.BACKENDS`; ``auto`` takes OpenVINO for the CPU where it is installed, else PyTorch.
-        precision: of :data:`~nnunet_3dct.runtime.PRECISIONS`; ``auto`` takes the fastest that keeps the labels (bf16 in OpenVINO on CPUs
-            that compute in it, fp16 on CUDA, else f32).
+        name: ``torch``, ``openvino`` or ``auto``, OpenVINO for the CPU where it is installed, else PyTorch.
+        precision: ``f32``, ``bf16``, ``fp16`` or ``auto``, the fastest that keeps the labels (bf16 in OpenVINO on
+            CPUs that compute in it, fp16 on CUDA, else f32).
         on_message: told before a conversion, which takes up to a minute.
 
     Raises:

@@ -50,7 +50,13 @@ class OpenVINOBackend(Backend):
     name = "openvino"
     device = torch.device("cpu")
 
-    def __init__(self, network: MultiTaskUNet, window_shape: Sequence[int], precision: str = "auto", on_message: Message | None = None) -> None:
+    def __init__(
+        self,
+        network: MultiTaskUNet,
+        window_shape: Sequence[int],
+        precision: str = "auto",
+        on_message: Message | None = None,
+    ) -> None:
         if not is_installed():
             raise SettingsError("backend openvino: expected the package openvino, found none. pip install openvino")
         import openvino

@@ -72,5 +72,7 @@ def torch_precision(wanted: str, device: torch.device) -> str:
     if wanted == "fp16" and device.type == "cpu":
         raise SettingsError("precision fp16: expected f32 or bf16 with torch on the CPU, found fp16.")
     if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise SettingsError("precision bf16: expected a GPU that computes in bf16, found one that at most emulates it. Use fp16.")
+        raise SettingsError(
+            "precision bf16: expected a GPU that computes in bf16, found one that at most emulates it. Use fp16."
+        )
     return wanted
