@@ -39,7 +39,7 @@ def check_choice(argument: str, value: object, choices: Collection[str]) -> None
 
 
 def check_number(argument: str, value: object, expected: str, holds: Callable[[float], bool]) -> None:
-    """Raise SettingsError unless ``value`` is a finite number for which ``holds``; ``expected`` says which those are."""
+    """Raise SettingsError unless ``value`` is a finite number for which ``holds``, which ``expected`` describes."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and holds(value)):  # type: ignore[arg-type]
         raise SettingsError(f"{argument}: expected {expected}, found {value!r}.")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nnunet_3dct.errors import CheckpointError, ImageError, NNUNet3DCTError, SettingsError, listing
+from nnunet_3dct.cli.runner import DONE, SOME_FAILED, run_command
+from nnunet_3dct.errors import CheckpointError, SettingsError, listing
+from nnunet_3dct.runtime import BACKENDS, MIRRORING, PRECISIONS
 
 if TYPE_CHECKING:
-    from nnunet_3dct.inference.folder import Case, Outcome
-    from nnunet_3dct.inference.model import MultiTaskPredictor
+    from nnunet_3dct.inference.folder import FolderResult
+    from nnunet_3dct.inference.predictor import Predictor
+
+FLAGS = {
+    "step_size": "-step_size",
+    "abstain": "--abstain",
+    "device": "-device",
+    "backend": "--backend",
+    "precision": "--precision",
+    "explain": "--explain",
+    "num_preprocessing_threads": "-npp",
+    "num_export_threads": "-nps",
+    "num_parts": "-num_parts",
+    "part_id": "-part_id",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,140 +47,95 @@ def _parser() -> argparse.ArgumentParser:
     add("-f", nargs="+", help="folds to average; default: all that have the checkpoint")
     add("-chk", default="checkpoint_final.pth", help="checkpoint name; default: checkpoint_final.pth")
     add("-step_size", type=float, default=0.5, help="sliding window step, above 0 to 1; default: 0.5")
-    add("--tta", choices=["none", "pair", "flips", "full"], help="mirroring at test time: none, all axes at once (two "
+    add("--tta", choices=MIRRORING, help="mirroring at test time: none, all axes at once (two "
         "passes), each axis alone (four), or every combination as in nnU-Net (eight); default: full")  # fmt: skip
     add("--disable_tta", action="store_true", help="the same as --tta none")
     add("--skip_empty", action="store_true", help="leave out windows that show nothing but air")
     add("--fast", action="store_true", help="--tta pair --skip_empty: several times faster, a little less accurate")
-    add("--backend", default="auto", choices=["auto", "torch", "openvino"],
+    add("--backend", default="auto", choices=BACKENDS,
         help="what runs the network; default: openvino on the CPU where it is installed, else torch")  # fmt: skip
-    add("--precision", default="auto", choices=["auto", "f32", "bf16", "fp16"],
+    add("--precision", default="auto", choices=PRECISIONS,
         help="of the convolutions; default: bf16 in openvino on CPUs that have it, fp16 on CUDA, else f32")  # fmt: skip
     add("--explain", action="store_true", help="also write where the evidence for the predicted class lies "
         "(evidence/<case>, 0 to 1); takes one more pass over each window that has a say in the class")  # fmt: skip
     add("--abstain", type=float, metavar="P", help="mark cases whose highest class probability is below P for review "
         "(\"review\": true in their JSON, a list at the end)")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
-    add("--continue_prediction", "--c", action="store_true", help="leave out cases whose results are whole")
-    add("-device", default="auto", choices=["auto", "cuda", "cpu", "mps"], help="default: cuda, else cpu")
+    add("--continue_prediction", "--c", action="store_true",
+        help="keep cases whose results are whole and of the same model and settings")  # fmt: skip
+    add("-device", default="auto", help="cuda, cuda:1, cpu or mps; default: cuda, else cpu")
     add("-npp", type=int, default=3, help="threads for reading and preprocessing; default: 3")
     add("-nps", type=int, default=3, help="threads for resampling and writing; default: 3")
     add("-num_parts", type=int, default=1, help="number of calls that share the folder; default: 1")
     add("-part_id", type=int, default=0, help="which of them this is, from 0")
     add("--not_on_device", action="store_true", help="keep results in CPU memory while the GPU predicts")
-    add("--verbose", action="store_true", help="a line on each case: class, size, windows, seconds")
-    add("--disable_progress_bar", action="store_true", help="for logs and batch systems")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exit code 1 when anything failed."""
-    args = _parser().parse_args(argv)
-    if args.device == "mps":  # before torch is imported: it lacks 3D pooling there
-        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    try:
-        _check_numbers(args)
-        _resolve_mirroring(args)
-        outcome = run(args)
-    except NNUNet3DCTError as error:
-        sys.exit(f"error: {error}")
-    if outcome.failed:
-        print(f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.seconds)} cases failed:", file=sys.stderr)
-        for case, reason in outcome.failed.items():
-            print(f"  {case}: {reason}", file=sys.stderr)
-        sys.exit(1)
+    """Entry point; exit code 1 when a case failed or a file was left out."""
+    run_command(_parser(), run, argv)
 
 
-def run(args: argparse.Namespace) -> Outcome:
-    """Load the model, predict this part's cases, write tables and manifest."""
-    from nnunet_3dct.formats.class_files import write_class_tables
-    from nnunet_3dct.formats.manifest import write_manifest
-    from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
-    from nnunet_3dct.inference.folder import Outcome, Pipeline
-
+def run(args: argparse.Namespace) -> int:
+    """Check the arguments, load the model, predict this part's cases, say how it went."""
     start = time.perf_counter()
-    class_folder = args.co or args.o
-    predictor, folds = _load_predictor(args)
-    file_ending = predictor.dataset_json["file_ending"]
-    all_cases = find_cases(args.i, file_ending)
-    cases = all_cases[args.part_id :: args.num_parts]
-    for folder in (args.o, class_folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    writer = CaseWriter(
-        args.o,
-        class_folder,
-        predictor.plans_manager,
-        predictor.configuration_manager,
-        predictor.dataset_json,
-        predictor.target.labels,
-        args.save_probabilities,
-        args.explain,
-    )
-    remove_leftovers(args.o, [case.identifier for case in cases])
-    todo = [c for c in cases if not (args.continue_prediction and writer.is_complete(c.identifier))]
+    _resolve_mirroring(args)
+    try:
+        _check_arguments(args)
+        predictor = _load(args)
+    except SettingsError as error:
+        raise _with_flag(error) from error
     if predictor.calibration_note:
         print(predictor.calibration_note, file=sys.stderr)
-    print(f"{len(all_cases)} cases in {args.i}; {len(todo)} to predict; {predictor.backends[0]}.")
-    produced_by = {
-        **predictor.describe(),
-        "checkpoint": args.chk,
-        "folds": folds,
+    result = _predict(predictor, args)
+    _tell(result, args)
+    print(f"{len(result.predicted)} cases predicted in {time.perf_counter() - start:.1f} s -> {args.o}")
+    return SOME_FAILED if result.failed or result.left_out else DONE
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Before torch is imported and anything is read."""
+    from nnunet_3dct.inference.options import FolderOptions, PredictionOptions
+    from nnunet_3dct.runtime import allow_cpu_for_mps
+
+    PredictionOptions(**_options(args))
+    FolderOptions(**_folder_options(args))
+    if args.device == "mps":
+        allow_cpu_for_mps()
+
+
+def _options(args: argparse.Namespace) -> dict:
+    return {
+        "device": args.device,
+        "tta": args.tta,
+        "step_size": args.step_size,
+        "skip_empty": args.skip_empty,
+        "backend": args.backend,
+        "precision": args.precision,
+        "explain": args.explain,
+        "abstain": args.abstain,
+        "sum_on_device": not args.not_on_device,
     }
-    loaded = time.perf_counter() - start
-    pipeline = Pipeline(predictor, writer, args.npp, args.nps, produced_by, args.verbose, args.abstain)
-    outcome = pipeline.run(todo, not args.disable_progress_bar) if todo else Outcome()
-    write_manifest(args, predictor, outcome, produced_by, [c.identifier for c in cases], loaded, start)
-    write_class_tables(
-        class_folder, [c.identifier for c in all_cases if c.identifier not in outcome.failed], file_ending
-    )
-    if outcome.review:
-        cases_to_review = listing([f"{case} ({p:.2f})" for case, p in sorted(outcome.review.items())])
-        print(f"For review, highest class probability below {args.abstain:g}: {cases_to_review}")
-    print(f"{len(outcome.seconds)} cases predicted in {time.perf_counter() - start:.1f} s -> {args.o}")
-    return outcome
 
 
-def find_cases(folder: Path, file_ending: str) -> list[Case]:
-    """Cases of an nnU-Net image folder, sorted.
-
-    Raises:
-        ImageError: the folder is missing or holds no image with the dataset's ending.
-    """
-    from nnunet_3dct.inference.folder import Case
-
-    if not folder.is_dir():
-        raise ImageError(f"Input folder {folder}: expected a folder, found none. Check -i.")
-    files: dict[str, list[Path]] = {}
-    others = []
-    for path in sorted(folder.iterdir()):
-        matched = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(file_ending)}", path.name)
-        if matched:
-            files.setdefault(matched[1], []).append(path)
-        elif path.name.endswith(file_ending):
-            others.append(path.name)
-    if not files:
-        found = listing(sorted(p.name for p in folder.iterdir()), 3) or "nothing"
-        raise ImageError(
-            f"Input folder {folder}: expected images named <case>_0000{file_ending} (the ending of the training "
-            f"data), found {found}."
-        )
-    if others:
-        print(f"Left out of {folder}, not named <case>_0000{file_ending}: {listing(others)}.", file=sys.stderr)
-    return [Case(identifier, tuple(paths)) for identifier, paths in sorted(files.items())]
+def _folder_options(args: argparse.Namespace) -> dict:
+    return {
+        "save_probabilities": args.save_probabilities,
+        "continue_prediction": args.continue_prediction,
+        "num_preprocessing_threads": args.npp,
+        "num_export_threads": args.nps,
+        "part_id": args.part_id,
+        "num_parts": args.num_parts,
+        "verbose": args.verbose,
+    }
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
-    rules = [
-        ("-step_size", 0 < args.step_size <= 1, "a number above 0 and at most 1", args.step_size),
-        ("--abstain", args.abstain is None or 0 < args.abstain < 1, "a probability between 0 and 1", args.abstain),
-        ("-npp", args.npp >= 1, "at least 1", args.npp),
-        ("-nps", args.nps >= 1, "at least 1", args.nps),
-        ("-num_parts", args.num_parts >= 1, "at least 1", args.num_parts),
-        ("-part_id", 0 <= args.part_id < args.num_parts, f"0 to {args.num_parts - 1}", args.part_id),
-    ]
-    for flag, holds, expected, found in rules:
-        if not holds:
-            raise SettingsError(f"{flag}: expected {expected}, found {found}")
+def _with_flag(error: SettingsError) -> SettingsError:
+    """The message with the flag in place of the argument's name."""
+    message = str(error)
+    name = message.replace(":", " ").split(" ", 1)[0]
+    return SettingsError(FLAGS[name] + message[len(name) :]) if name in FLAGS else error
 
 
 def _resolve_mirroring(args: argparse.Namespace) -> None:
@@ -183,35 +151,59 @@ def _resolve_mirroring(args: argparse.Namespace) -> None:
     args.tta = next(iter(wanted.values()), "full")
 
 
-def _load_predictor(args: argparse.Namespace) -> tuple[MultiTaskPredictor, list[int | str]]:
-    from nnunet_3dct.inference.model import MultiTaskPredictor
-    from nnunet_3dct.paths import find_folds, find_model_folder
-    from nnunet_3dct.runtime import choose_device
+def _load(args: argparse.Namespace) -> Predictor:
+    from nnunet_3dct.paths import find_model_folder
     from nnunet_3dct.settings import Settings
 
     settings = Settings.from_env()
     folder = find_model_folder(args.d, args.tr, args.p, args.c)
     if not folder.name.startswith(f"{args.tr}__"):
         print(f"No model of {args.tr}; using {folder.name}.")
-    folds = find_folds(folder, args.f, args.chk)
-    predictor = MultiTaskPredictor(
-        step_size=args.step_size,
-        tta=args.tta,
-        backend=args.backend,
-        precision=args.precision,
-        skip_empty=args.skip_empty,
-        sum_on_device=not args.not_on_device,
-        explain=args.explain,
-        device=choose_device(args.device),
-    )
-    predictor.load(folder, folds, args.chk)
-    found: dict[str, Any] = predictor.head_config
-    if settings.num_cls is not None and settings.num_cls != found["num_classes"]:
+    from nnunet_3dct.inference.predictor import Predictor
+    from nnunet_3dct.runtime import choose_device, keep_freed_memory
+
+    if choose_device(args.device).type == "cpu":
+        keep_freed_memory()
+    predictor = Predictor(folder, args.f, args.chk, **_options(args), on_message=_say)
+    if settings.num_cls is not None and settings.num_cls != predictor.num_classes:
         raise CheckpointError(
-            f"Checkpoint {folder}/fold_{folds[0]}/{args.chk}: expected {settings.num_cls} classes "
-            f"(NNUNETV2_MT_NUM_CLS), found {found['num_classes']}. Unset the variable or choose another checkpoint."
+            f"Model folder {folder}, {args.chk}: expected {settings.num_cls} classes (NNUNETV2_MT_NUM_CLS), found "
+            f"{predictor.num_classes}. Unset the variable or choose another checkpoint."
         )
-    return predictor, folds
+    return predictor
+
+
+def _predict(predictor: Predictor, args: argparse.Namespace) -> FolderResult:
+    from tqdm import tqdm
+
+    with tqdm(desc="Predicting", unit="case", disable=args.disable_progress_bar) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return predictor.predict_folder(
+            args.i, args.o, class_folder=args.co, **_folder_options(args), progress=progress, arguments=vars(args)
+        )
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr if text.startswith("Left out") else sys.stdout)
+
+
+def _tell(result: FolderResult, args: argparse.Namespace) -> None:
+    if result.review:
+        cases = listing([f"{case} ({p:.2f})" for case, p in sorted(result.review.items())])
+        print(f"For review, highest class probability below {args.abstain:g}: {cases}")
+    if result.without_basis:
+        print(f"Class without basis: {listing(sorted(result.without_basis))}")
+    if result.failed:
+        of = len(result.failed) + len(result.predicted)
+        print(f"{len(result.failed)} of {of} cases failed:", file=sys.stderr)
+        for case, reason in result.failed.items():
+            print(f"  {case}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from nnunet_3dct.errors import ImageError
-from nnunet_3dct.formats.atomic import write_json
-from nnunet_3dct.formats.class_files import CLASS_SUFFIX, ClassFile
+from nnunet_3dct.errors import EvaluationError, ImageError
+from nnunet_3dct.formats.atomic import read_json
+from nnunet_3dct.formats.class_files import ClassFile, class_file_path, read_class_file, write_class_file
+from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
-from nnunet_3dct.inference.explanation import FOLDER, write_evidence
-from nnunet_3dct.inference.preprocessing import segmentation_from_logits
+from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
+from nnunet_3dct.inference.explanation import write_evidence
+from nnunet_3dct.inference.model import TrainedModel
 
 
 @contextlib.contextmanager
@@ -48,107 +47,112 @@ class CaseWriter:
     """Writes all files of a case.
 
     Args:
-        output_folder: for segmentations and probabilities (``-o``).
-        class_folder: for ``<case>_classification.json`` (``-co``).
-        plans_manager, configuration_manager, dataset_json: of the model.
-        target_labels: voxel values counted as ``target_voxels``.
+        model: whose answers are written.
+        output_folder: for segmentations and probabilities.
+        class_folder: for the class files.
         save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
-        explain: a case is whole only with its map of the evidence.
     """
 
     def __init__(
-        self,
-        output_folder: Path,
-        class_folder: Path,
-        plans_manager: Any,
-        configuration_manager: Any,
-        dataset_json: dict[str, Any],
-        target_labels: Sequence[int],
-        save_probabilities: bool,
-        explain: bool = False,
+        self, model: TrainedModel, output_folder: Path, class_folder: Path, save_probabilities: bool = False
     ) -> None:
+        self.model = model
         self.output_folder = output_folder
         self.class_folder = class_folder
-        self.plans_manager = plans_manager
-        self.configuration_manager = configuration_manager
-        self.dataset_json = dataset_json
-        self.label_manager = plans_manager.get_label_manager(dataset_json)
-        self.target_labels = list(target_labels)
         self.save_probabilities = save_probabilities
-        self.explain = explain
-        self.ending = str(dataset_json["file_ending"])
+        self.ending = str(model.dataset_json["file_ending"])
+        self._reader = model.plans_manager.image_reader_writer_class
 
-    def write(
-        self,
-        case: str,
-        logits: torch.Tensor,
-        properties: dict[str, Any],
-        report: ClassFile,
-        evidence: torch.Tensor | None = None,
-    ) -> None:
-        """Export into a hidden folder, read back, then move.
+    def write(self, answer: CaseAnswer) -> ClassFile:
+        """Export into hidden folders, read back, then move; returns the class file.
 
-        An older segmentation of the case goes first and the new one comes last, so that a kill in between
-        leaves a case that :meth:`is_complete` calls incomplete.
+        What an earlier run left of the case stays until all is whole. Then its segmentation goes first and the new
+        one comes last, so that a kill in between leaves a case that :meth:`is_whole` calls incomplete.
 
         Raises:
             ImageError: what was written cannot be read back, as on a full disk.
+            OutputError: the class file cannot be written.
         """
-        with partial_folder(self.output_folder, case) as folder:
-            written = folder / f"{case}{self.ending}"
+        case = answer.case
+        with partial_folder(self.output_folder, case) as folder, partial_folder(self.class_folder, case) as classes:
+            written = self._segmentation(folder, case)
             if self.save_probabilities:
-                self._export_with_probabilities(folder / case, logits, properties)
+                self._export_with_probabilities(folder / case, answer)
+                check_image_file(written, reader=self._reader)
+                segmentation, _ = self._reader().read_seg(str(written))
             else:
-                segmentation = segmentation_from_logits(
-                    logits, properties, self.plans_manager, self.configuration_manager, self.label_manager
-                )
-                self.plans_manager.image_reader_writer_class().write_seg(segmentation, str(written), properties)
-            check_image_file(written)
-            segmentation, _ = self.plans_manager.image_reader_writer_class().read_seg(str(written))
-            report["target_voxels"] = int(np.isin(segmentation, self.target_labels).sum())
-            if evidence is not None:
-                write_evidence(evidence, properties, self.plans_manager, folder / FOLDER / written.name, self.ending)
-                check_image_file(folder / FOLDER / written.name)
-            for old in (written.name, f"{FOLDER}/{written.name}"):  # a map of another run would not fit
-                (self.output_folder / old).unlink(missing_ok=True)
-            write_json(report, self.class_folder / f"{case}{CLASS_SUFFIX}")
-            files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-            for path in sorted(files, key=lambda path: path == Path(written.name)):
-                (self.output_folder / path).parent.mkdir(exist_ok=True)
-                (folder / path).replace(self.output_folder / path)
+                segmentation = segment(self.model, answer)
+                self._reader().write_seg(segmentation, str(written), answer.properties)
+                check_image_file(written, reader=self._reader)
+            content = note_target(self.model, answer, segmentation)
+            if answer.evidence is not None:
+                plans, path = self.model.plans_manager, evidence_path(folder, case, self.ending)
+                write_evidence(answer.evidence, answer.properties, plans, path, self.ending)
+                check_image_file(path)
+            write_class_file(content, classes, case)
+            self._remove(case)
+            class_file_path(classes, case).replace(class_file_path(self.class_folder, case))
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: path == written):
+                place = self.output_folder / path.relative_to(folder)
+                place.parent.mkdir(exist_ok=True)
+                path.replace(place)
+        return content
 
-    def _export_with_probabilities(self, path: Path, logits: torch.Tensor, properties: dict[str, Any]) -> None:
+    def _export_with_probabilities(self, path: Path, answer: CaseAnswer) -> None:
         # imports the compiler and the training code: a second that only this option is worth
         from nnunet_3dct.upstream import export_prediction_from_logits
 
         export_prediction_from_logits(
-            logits.cpu(),
-            properties,
-            self.configuration_manager,
-            self.plans_manager,
-            self.dataset_json,
+            answer.logits.cpu(),
+            answer.properties,
+            self.model.configuration_manager,
+            self.model.plans_manager,
+            self.model.dataset_json,
             str(path),
             save_probabilities=True,
             num_threads_torch=torch.get_num_threads(),
         )
 
-    def remove(self, case: str) -> None:
-        """Delete what an earlier run left of a case that failed now, so that it is not taken for this run's."""
-        for suffix in (self.ending, ".npz", ".pkl"):
-            (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
-        (self.output_folder / FOLDER / f"{case}{self.ending}").unlink(missing_ok=True)
-        (self.class_folder / f"{case}{CLASS_SUFFIX}").unlink(missing_ok=True)
+    def _segmentation(self, folder: Path, case: str) -> Path:
+        return folder / f"{case}{self.ending}"
 
-    def is_complete(self, case: str) -> bool:
+    def _remove(self, case: str) -> None:
+        """Delete what an earlier run left and would not fit the new segmentation, which itself goes first."""
+        self._segmentation(self.output_folder, case).unlink(missing_ok=True)
+        for suffix in (".npz", ".pkl"):
+            (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
+        evidence_path(self.output_folder, case, self.ending).unlink(missing_ok=True)
+
+    def exists(self, case: str) -> bool:
+        """Whether there is anything of the case."""
+        return (
+            class_file_path(self.class_folder, case).exists() or self._segmentation(self.output_folder, case).exists()
+        )
+
+    def is_whole(self, case: str) -> bool:
         """Whether every file of the case exists and is whole."""
         try:
-            check_image_file(self.output_folder / f"{case}{self.ending}")
-            json.loads((self.class_folder / f"{case}{CLASS_SUFFIX}").read_text(encoding="utf-8"))["probs"]
-            if self.explain:
-                check_image_file(self.output_folder / FOLDER / f"{case}{self.ending}")
+            check_image_file(self._segmentation(self.output_folder, case), reader=self._reader)
+            if read_class_file(class_file_path(self.class_folder, case)).probabilities is None:
+                return False
+            if self.model.options.explain:
+                check_image_file(evidence_path(self.output_folder, case, self.ending))
             if self.save_probabilities:
+                if not (self.output_folder / f"{case}.pkl").is_file():
+                    return False
                 with zipfile.ZipFile(self.output_folder / f"{case}.npz") as archive:
                     return archive.testzip() is None
-        except (ImageError, OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        except (ImageError, EvaluationError, OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
             return False
         return True
+
+    def is_of_this_model(self, case: str) -> bool:
+        """Whether the class file was made by the same weights with the same settings and calibration."""
+        try:
+            content = read_json(class_file_path(self.class_folder, case), "Class file", EvaluationError)
+            found, temperature = content["produced_by"], content.get("temperature")
+            ours = {key: value for key, value in self.model.describe().items() if key != "device"}
+            return temperature == self.model.temperature and all(found.get(key) == value for key, value in ours.items())
+        except (EvaluationError, KeyError, TypeError, AttributeError):
+            return False

@@ -13,7 +13,7 @@ import SimpleITK
 import torch
 from torch import Tensor
 
-from nnunet_3dct.errors import NNUNet3DCTError, SettingsError
+from nnunet_3dct.errors import NNUNet3DCTError
 from nnunet_3dct.formats.class_files import ClassFile
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.inference.resampling import Plan, resample
@@ -22,19 +22,8 @@ from nnunet_3dct.networks.attribution import spread_over_patch
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.upstream import bounding_box_to_slice
 
-FOLDER = "evidence"
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files that hold float32 and a geometry
 STEPS = 2**16 - 1
 EMPTY = "no place speaks for the predicted class: it rests on the head's biases"
-
-
-def check_file_ending(ending: str) -> None:
-    """Raise SettingsError where image files cannot hold a map."""
-    if ending not in ENDINGS:
-        raise SettingsError(
-            f"--explain: expected images in a format that holds fractions and a geometry ({', '.join(ENDINGS)}), found "
-            f"{ending} in dataset.json. Leave out --explain."
-        )
 
 
 class WindowExplainer:
@@ -51,6 +40,11 @@ class WindowExplainer:
         self.device = device
         self.type = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
+    def move(self, device: torch.device) -> None:
+        """Look on another device; what else uses the network finds it there."""
+        self.network.to(device)
+        self.device = device
+
     def __call__(self, window: Tensor, label: int) -> Tensor:
         """Signed evidence ``(*patch)`` for a class.
 
@@ -62,7 +56,12 @@ class WindowExplainer:
             NNUNet3DCTError: the head gives no gradient.
         """
         x = window[None].to(self.device)
-        with torch.no_grad(), torch.autocast(self.device.type, dtype=self.type, enabled=self.type is not None):
+        with (
+            torch.no_grad(),
+            torch.autocast(
+                self.device.type, dtype=self.type, enabled=self.type is not None and self.device.type != "cpu"
+            ),
+        ):
             _, features = self.network.segment_with_features(x)
         maps = self.network.cls_head.evidence(features, label)
         return spread_over_patch(maps, window.shape[1:])[0]
@@ -90,7 +89,7 @@ def explain_case(
     for explain, weights in zip(explainers, case_class.window_weights, strict=True):
         total += windows.blend(data, weights, partial(explain, label=label))
     if not bool(torch.isfinite(total).all()):
-        raise NNUNet3DCTError("Evidence: expected finite numbers, found NaN or infinity. Leave out --explain.")
+        raise NNUNet3DCTError("Evidence: expected finite numbers, found NaN or infinity. Predict it without.")
     return total.clamp_min_(0) / len(explainers)
 
 

@@ -1,182 +1,170 @@
-"""Predict a list of cases: read and preprocess -> network -> export, each in its own threads."""
+"""A folder of images: which cases are predicted, what is kept, and what the prediction folder says of itself."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from nnunet_3dct.formats.class_files import class_file
-from nnunet_3dct.formats.image_files import check_case_files
-from nnunet_3dct.inference.case_writer import CaseWriter
-from nnunet_3dct.inference.explanation import note_empty_map
-from nnunet_3dct.inference.model import MultiTaskPredictor
-from nnunet_3dct.inference.preprocessing import preprocess
+from nnunet_3dct.errors import EvaluationError, listing
+from nnunet_3dct.formats.atomic import read_json, write_json
+from nnunet_3dct.formats.class_files import class_file_path, classified_in, write_class_file, write_class_tables
+from nnunet_3dct.formats.image_folders import CaseImages, list_images
+from nnunet_3dct.formats.manifest import (
+    Manifest,
+    manifest_path,
+    read_manifest,
+    read_manifests,
+    versions,
+    write_manifest,
+)
+from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
+from nnunet_3dct.inference.model import TrainedModel
+from nnunet_3dct.inference.options import FolderOptions
+from nnunet_3dct.inference.pipeline import Outcome, Pipeline, Progress
+from nnunet_3dct.runtime import Message
 
 
 @dataclass(frozen=True)
-class Case:
-    """One case: identifier and one file for each channel, in order."""
-
-    identifier: str
-    files: tuple[Path, ...]
-
-
-@dataclass
-class Outcome:
-    """What became of the cases.
+class FolderResult:
+    """What became of a folder.
 
     Attributes:
-        seconds: case -> seconds spent in ``preprocess``, ``network`` and ``export``.
+        predicted: cases of this run.
+        kept: cases that an earlier run had predicted in the same way.
         failed: case -> reason.
-        review: case -> highest class probability, of those that were marked for review.
+        left_out: file or case of the image folder -> why it is in no case.
+        review: case -> highest class probability, of those marked for review, kept ones too.
+        without_basis: case -> why its class rests on nothing, of predicted and kept ones.
+        seconds: of the whole run.
+        manifest: the file that holds all this.
     """
 
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    review: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class _Prepared:
-    case: Case
-    data: torch.Tensor
-    properties: dict[str, Any]
+    predicted: list[str]
+    kept: list[str]
+    failed: dict[str, str]
+    left_out: dict[str, str]
+    review: dict[str, float]
+    without_basis: dict[str, str]
     seconds: float
+    manifest: Path
 
 
-class Pipeline:
-    """Runs cases through a predictor; a case that fails is noted and the others go on.
-
-    Args:
-        predictor: initialised with a model folder.
-        writer: where results go.
-        num_preprocessing, num_export: threads for either side of the network; at least 1.
-        produced_by: noted in every case's JSON file.
-        verbose: say of each case how it went.
-        review_below: mark cases whose highest class probability is below; None marks none.
-    """
-
-    def __init__(
-        self,
-        predictor: MultiTaskPredictor,
-        writer: CaseWriter,
-        num_preprocessing: int,
-        num_export: int,
-        produced_by: dict[str, Any],
-        verbose: bool = False,
-        review_below: float | None = None,
-    ) -> None:
-        self.predictor = predictor
-        self.writer = writer
-        self.num_preprocessing = num_preprocessing
-        self.num_export = num_export
-        self.produced_by = produced_by
-        self.verbose = verbose
-        self.review_below = review_below
-
-    def run(self, cases: Sequence[Case], progress_bar: bool = True) -> Outcome:
-        """Predict and write ``cases``."""
-        outcome = Outcome()
-        waiting = deque(cases)
-        preparing: deque[tuple[Case, Future[_Prepared]]] = deque()
-        exporting: deque[tuple[Case, Future[float]]] = deque()
-        with (
-            ThreadPoolExecutor(self.num_preprocessing, "preprocess") as readers,
-            ThreadPoolExecutor(self.num_export, "export") as writers,
-            tqdm(total=len(cases), desc="Predicting", unit="case", disable=not progress_bar) as bar,
-        ):
-            while waiting or preparing:
-                while waiting and len(preparing) < self.num_preprocessing + 1:
-                    case = waiting.popleft()
-                    preparing.append((case, readers.submit(self._prepare, case)))
-                case, prepared = preparing.popleft()
-                try:
-                    exporting.append((case, writers.submit(self._predict(prepared.result(), outcome))))
-                except Exception as error:
-                    self._fail(case, error, outcome, bar)
-                while len(exporting) > (self.num_export if waiting or preparing else 0):
-                    self._finish(*exporting.popleft(), outcome, bar)
-            while exporting:
-                self._finish(*exporting.popleft(), outcome, bar)
-        return outcome
-
-    def _prepare(self, case: Case) -> _Prepared:
-        start = time.perf_counter()
-        predictor = self.predictor
-        channels = len(predictor.dataset_json.get("channel_names") or predictor.dataset_json.get("modality", {}))
-        check_case_files(case.files, channels, case.identifier)
-        plans = predictor.plans_manager
-        image, properties = plans.image_reader_writer_class().read_images([str(path) for path in case.files])
-        data = preprocess(
-            image, properties, plans, predictor.configuration_manager, predictor.dataset_json, predictor.device
-        )
-        return _Prepared(case, data, properties, time.perf_counter() - start)
-
-    def _predict(self, prepared: _Prepared, outcome: Outcome):
-        """Run the network now; return what an export thread has to do."""
-        start = time.perf_counter()
-        prediction = self.predictor.predict_case(prepared.data)
-        case = prepared.case.identifier
-        outcome.seconds[case] = {"preprocess": prepared.seconds, "network": time.perf_counter() - start}
-        names = self.predictor.head_config.get("class_names")
-        report = class_file(
-            prediction.case_class.probs,
-            names,
-            temperature=self.predictor.temperature,
-            review_below=self.review_below,
-            **prediction.case_class.describe(),
-            **self.produced_by,
-        )
-        if note_empty_map(report, prediction.evidence):
-            tqdm.write(f"{case}: {report['evidence']}; its map is black.")
-        if report.get("review"):
-            outcome.review[case] = max(report["probs"])
-        if self.verbose:
-            tqdm.write(_account(case, prepared, report, outcome.seconds[case]))
-
-        # what waits for its export shall hold no image, and on a GPU no more than a fast export needs
-        logits, properties, evidence = prediction.logits, prepared.properties, prediction.evidence
-        if self.writer.save_probabilities:
-            logits = logits.cpu()
-
-        def export() -> float:
-            began = time.perf_counter()
-            self.writer.write(case, logits, properties, report, evidence)
-            return time.perf_counter() - began
-
-        return export
-
-    def _finish(self, case: Case, exported: Future[float], outcome: Outcome, bar: tqdm) -> None:
-        try:
-            outcome.seconds[case.identifier]["export"] = exported.result()
-            bar.update()
-        except Exception as error:
-            self._fail(case, error, outcome, bar)
-
-    def _fail(self, case: Case, error: Exception, outcome: Outcome, bar: tqdm) -> None:
-        reason = str(error) or type(error).__name__
-        outcome.failed[case.identifier] = reason
-        outcome.seconds.pop(case.identifier, None)
-        outcome.review.pop(case.identifier, None)
-        self.writer.remove(case.identifier)
-        bar.write(f"FAILED {case.identifier}: {reason}")
-        bar.update()
-
-
-def _account(case: str, prepared: _Prepared, report: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
-    """One line on a case after its network pass."""
-    pred, passes = report["pred"], report["produced_by"]
-    name = report["class_names"][pred] if "class_names" in report else f"class {pred}"
-    return (
-        f"{case}: {name} ({report['probs'][pred]:.2f}); {tuple(prepared.data.shape[1:])} voxels in {passes['windows']} "
-        f"windows of {passes['passes_per_window']} passes; preprocessing {seconds['preprocess']:.2f} s, network "
-        f"{seconds['network']:.2f} s"
+def predict_folder(
+    model: TrainedModel,
+    images: Path,
+    output: Path,
+    class_folder: Path,
+    options: FolderOptions,
+    progress: Progress | None,
+    on_message: Message,
+    arguments: Mapping[str, object],
+) -> FolderResult:
+    """See :meth:`nnunet_3dct.inference.predictor.Predictor.predict_folder`."""
+    start = time.perf_counter()
+    ending = str(model.dataset_json["file_ending"])
+    found = list_images(images, ending)
+    cases = found.cases[options.part_id :: options.num_parts]
+    if found.left_out:
+        on_message(f"Left out of {images}: {listing([f'{k} ({v})' for k, v in found.left_out.items()])}.")
+    for folder in (output, class_folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, [images.case for images in cases])
+    writer = CaseWriter(model, output, class_folder, options.save_probabilities)
+    kept = _kept(cases, writer, on_message) if options.continue_prediction else []
+    todo = [images for images in cases if images.case not in kept]
+    on_message(f"{len(found.cases)} cases in {images}; {len(todo)} to predict; {model.backends[0]}.")
+    outcome = Pipeline(model, writer, options, on_message, progress).run(todo)
+    _add_kept(outcome, kept, class_folder, model)
+    path = manifest_path(output, options.part_id, options.num_parts)
+    times = {**_earlier_times(path, kept), **outcome.seconds}
+    manifest: Manifest = {
+        "versions": versions(),
+        "device": str(model.device),
+        "arguments": {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()},
+        "head": dict(model.head_config),
+        "produced_by": dict(model.describe()),
+        "cases": [images.case for images in cases],
+        "kept": kept,
+        "failed": outcome.failed,
+        "earlier_files": [case for case in outcome.failed if writer.exists(case)],
+        "tracebacks": outcome.tracebacks,
+        "left_out": found.left_out,
+        "review": outcome.review,
+        "without_basis": outcome.without_basis,
+        "seconds": {
+            "loading": model.seconds_loading,
+            "total": model.seconds_loading + time.perf_counter() - start,
+            "per_case": {images.case: times[images.case] for images in cases if images.case in times},
+        },
+    }
+    write_manifest(manifest, path)
+    write_json(model.dataset_json, output / "dataset.json")
+    write_json(model.plans_manager.plans, output / "plans.json")
+    write_class_tables(class_folder, _for_tables(found.cases, manifest, output, writer), ending)
+    return FolderResult(
+        sorted(outcome.seconds),
+        kept,
+        outcome.failed,
+        found.left_out,
+        outcome.review,
+        outcome.without_basis,
+        time.perf_counter() - start,
+        path,
     )
+
+
+def _kept(cases: Sequence[CaseImages], writer: CaseWriter, on_message: Message) -> list[str]:
+    """Cases whose files are whole and were made by this model with these settings."""
+    whole = [images.case for images in cases if writer.is_whole(images.case)]
+    kept = [case for case in whole if writer.is_of_this_model(case)]
+    others = [case for case in whole if case not in kept]
+    if others:
+        on_message(
+            f"Predicted again, since another model, other settings or another version made their results: "
+            f"{listing(others)}."
+        )
+    return kept
+
+
+def _add_kept(outcome: Outcome, kept: Sequence[str], class_folder: Path, model: TrainedModel) -> None:
+    """What the class files of kept cases say, with the mark for review that today's threshold asks for."""
+    threshold = model.options.abstain
+    for case in kept:
+        content = read_json(class_file_path(class_folder, case), "Class file", EvaluationError)
+        highest = max(content["probs"])
+        review = None if threshold is None else highest < threshold
+        if content.get("review") != review:
+            content.pop("review", None)
+            if review is not None:
+                content["review"] = review
+            write_class_file(content, class_folder, case)
+        if review:
+            outcome.review[case] = highest
+        if content.get("without_basis"):
+            outcome.without_basis[case] = content["without_basis"]
+
+
+def _earlier_times(path: Path, kept: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Seconds of kept cases from the manifest that is about to be replaced."""
+    if not kept or not path.is_file():
+        return {}
+    try:
+        earlier = read_manifest(path)["seconds"].get("per_case", {})
+    except EvaluationError:  # damaged: it is written anew
+        return {}
+    return {case: times for case, times in earlier.items() if case in set(kept)}
+
+
+def _for_tables(cases: Sequence[CaseImages], ours: Manifest, output: Path, writer: CaseWriter) -> list[str]:
+    """Cases of all parts whose results are of this model and of no earlier run."""
+    failed, own = set(ours["failed"]), set(ours["cases"])
+    try:
+        for other in read_manifests(output):
+            failed |= set(other["failed"]) - own
+    except EvaluationError:  # of another part, which is being written or damaged
+        pass
+    there = set(classified_in(writer.class_folder))
+    names = [images.case for images in cases if images.case in there and images.case not in failed]
+    return [case for case in names if case in own or writer.is_of_this_model(case)]

@@ -45,7 +45,9 @@ class PredictionOptions:
         if self.abstain is not None:
             check_number("abstain", self.abstain, "a probability between 0 and 1", lambda x: 0 < x < 1)
         if self.backend == "openvino" and self.device.partition(":")[0] in ("cuda", "mps"):
-            raise SettingsError(f"backend openvino: expected the device cpu, found {self.device}. Use the backend torch.")
+            raise SettingsError(
+                f"backend openvino: expected the device cpu, found {self.device}. Use the backend torch."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Prediction from Python: load once, call on files, SimpleITK images or arrays."""
+"""Prediction from Python: load once, call on files, SimpleITK images, arrays or folders."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from nnunet_3dct.errors import ImageError, SettingsError
-from nnunet_3dct.formats.class_files import ClassFile, class_file
-from nnunet_3dct.formats.image_files import check_case_files, check_finite, geometry_differences, image_geometry
-from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid, note_empty_map
-from nnunet_3dct.inference.model import MultiTaskPredictor
-from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
+from nnunet_3dct.errors import ImageError
+from nnunet_3dct.formats.class_files import ClassFile
+from nnunet_3dct.formats.geometry import Geometry, image_geometry
+from nnunet_3dct.inference import case as case_path
+from nnunet_3dct.inference.case_input import CaseInput, from_array, from_files, from_images
+from nnunet_3dct.inference.ensemble import say_nothing
+from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid
+from nnunet_3dct.inference.folder import FolderResult, predict_folder
+from nnunet_3dct.inference.model import TrainedModel
+from nnunet_3dct.inference.options import FolderOptions, PredictionOptions
 from nnunet_3dct.paths import find_folds
-from nnunet_3dct.runtime import choose_device
+from nnunet_3dct.runtime import Message
 
 File = str | PathLike[str]
 
@@ -35,33 +39,47 @@ class Prediction:
         probs: class probabilities, sum 1; calibrated if the model is.
         pred: class with the highest probability.
         class_name: its name, if the model knows names.
-        report: what ``nnUNet3DCT_predict`` writes into ``<case>_classification.json``.
+        class_file: what ``nnUNet3DCT_predict`` writes into ``<case>_classification.json``.
         seconds: spent in ``preprocess``, ``network`` and ``export``.
-        review: whether the highest of them is below the threshold ``abstain``; None without one.
+        geometry: grid of the input; None for an array.
         evidence: where it speaks for the class, ``(Z, Y, X)``, 0 to 1, with ``explain=True``.
+        review: whether the highest probability is below the threshold ``abstain``; None without one.
     """
 
     segmentation: np.ndarray
     probs: tuple[float, ...]
     pred: int
     class_name: str | None
-    report: ClassFile
+    class_file: ClassFile
     seconds: dict[str, float]
-    reference: SimpleITK.Image | None = None
+    geometry: Geometry | None = None
     evidence: np.ndarray | None = None
     review: bool | None = None
+
+    @property
+    def without_basis(self) -> str | None:
+        """Why the class rests on nothing, such as an image without content; None if it does not."""
+        return self.class_file.get("without_basis")
 
     def image(self) -> SimpleITK.Image:
         """The segmentation with the geometry of the input image.
 
         Raises:
-            ImageError: the input was an array, which has no origin and direction.
+            ImageError: the input was an array, which has no origin and direction, or its axes are sheared.
         """
-        if self.reference is None:
+        if self.geometry is None:
             raise ImageError("Prediction.image: expected a file or a SimpleITK image as input, found an array.")
-        flat = self.reference.GetDimension() == 2
-        image = SimpleITK.GetImageFromArray(self.segmentation[0] if flat else self.segmentation)
-        image.CopyInformation(self.reference)
+        axes = len(self.geometry.size)
+        direction = np.reshape(self.geometry.direction, (axes, axes))
+        if not np.allclose(direction.T @ direction, np.eye(axes), atol=1e-3):
+            raise ImageError(
+                "Prediction.image: expected axes at right angles, which SimpleITK needs, found sheared ones. Use "
+                "Prediction.segmentation, or predict_folder, which writes with the model's own reader."
+            )
+        image = SimpleITK.GetImageFromArray(self.segmentation[0] if axes == 2 else self.segmentation)
+        image.SetSpacing(self.geometry.spacing)
+        image.SetOrigin(self.geometry.origin)
+        image.SetDirection(self.geometry.direction)
         return image
 
 
@@ -72,17 +90,28 @@ class Predictor:
         model_folder: ``<nnUNet_results>/<dataset>/<trainer>__<plans>__<configuration>``.
         folds: to average; None for all that have the checkpoint.
         checkpoint: name inside each fold's folder.
-        device: ``auto``, ``cuda``, ``cpu`` or ``mps``.
+        device: ``auto`` (CUDA, else the CPU), ``cuda``, ``cuda:1``, ``cpu`` or ``mps``.
         tta: mirroring, ``none``, ``pair``, ``flips`` or ``full``.
         step_size: share of the patch between windows, above 0 to 1.
         skip_empty: leave out windows that show nothing but air.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
         explain: also say where the evidence for the predicted class lies.
         abstain: mark cases whose highest class probability is below for review.
+        sum_on_device: whether a GPU keeps the sums of logits; else the CPU does.
+        on_message: told of what takes long or goes another way; by default nobody is.
 
     Raises:
         CheckpointError: no such model, or its files cannot be used.
-        SettingsError: device, runtime or precision are not there.
+        SettingsError: device, runtime or precision are not there, or an argument cannot be used; before anything is
+            loaded where that can be told.
+
+    Examples:
+        >>> from nnunet_3dct import Predictor
+        >>> predictor = Predictor(model, device="cpu", tta="none")
+        >>> found = predictor(image)
+        >>> found.segmentation.ndim, round(sum(found.probs), 6), found.pred == int(np.argmax(found.probs))
+        (3, 1.0, True)
+        >>> SimpleITK.WriteImage(found.image(), str(tmp / "labels.nii.gz"))
     """
 
     def __init__(
@@ -98,28 +127,27 @@ class Predictor:
         precision: str = "auto",
         explain: bool = False,
         abstain: float | None = None,
+        *,
+        sum_on_device: bool = True,
+        on_message: Message | None = None,
     ) -> None:
-        if abstain is not None and not 0 < abstain < 1:
-            raise SettingsError(f"abstain: expected a probability between 0 and 1, found {abstain}.")
-        self.abstain = abstain
-        self._predictor = MultiTaskPredictor(
-            device=choose_device(device),
-            tta=tta,
-            step_size=step_size,
-            skip_empty=skip_empty,
-            backend=backend,
-            precision=precision,
-            explain=explain,
+        options = PredictionOptions(
+            device, tta, step_size, skip_empty, backend, precision, explain, abstain, sum_on_device
         )
-        names = None if folds is None else [str(fold) for fold in folds]
-        found = find_folds(Path(model_folder), names, checkpoint)
-        self._predictor.load(Path(model_folder), found, checkpoint)
-        if self._predictor.calibration_note:
-            warnings.warn(self._predictor.calibration_note, stacklevel=2)
-        self._produced_by = {**self._predictor.describe(), "checkpoint": checkpoint, "folds": found}
-        self.class_names: list[str] | None = self._predictor.head_config.get("class_names")
-        channels = self._predictor.dataset_json
-        self.num_channels = len(channels.get("channel_names") or channels.get("modality", {}))
+        wanted = None if folds is None else [str(fold) for fold in folds]
+        found = find_folds(Path(model_folder), wanted, checkpoint)
+        self._on_message = on_message or say_nothing
+        self._model = TrainedModel(Path(model_folder), found, checkpoint, options, self._on_message)
+        self.class_names: list[str] | None = self._model.head_config.get("class_names")
+        self.num_classes: int = self._model.head_config["num_classes"]
+        self.num_channels = self._model.num_channels
+        self.calibration_note = self._model.calibration_note
+        if self.calibration_note and on_message is None:
+            warnings.warn(self.calibration_note, stacklevel=2)
+
+    def __str__(self) -> str:
+        """What runs the network, such as ``openvino on cpu in bf16``."""
+        return str(self._model.backends[0])
 
     def __call__(
         self,
@@ -136,101 +164,107 @@ class Predictor:
         Raises:
             ImageError: the image cannot be read, is not finite, or does not have the model's channels.
         """
-        began = time.perf_counter()
-        predictor = self._predictor
-        array, properties, reference = self._read(image, spacing)
-        data = preprocess(
-            array, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json,
-            predictor.device,
-        )  # fmt: skip
-        preprocessed = time.perf_counter()
-        prediction = predictor.predict_case(data)
-        passed = time.perf_counter()
-        segmentation = segmentation_from_logits(
-            prediction.logits, properties, predictor.plans_manager, predictor.configuration_manager,
-            predictor.label_manager,
-        )  # fmt: skip
-        evidence = None
-        if prediction.evidence is not None:
-            evidence = evidence_on_image_grid(prediction.evidence, properties, predictor.plans_manager)
-        if reference is not None and "Reorient" in predictor.plans_manager.image_reader_writer_class.__name__:
-            segmentation, reference = self._turned_back(segmentation, properties)
+        model, times = self._model, [time.perf_counter()]
+        given = self._read(image, spacing)
+        prepared = case_path.prepare(model, given)
+        times.append(time.perf_counter())
+        answer = case_path.predict(model, prepared)
+        times.append(time.perf_counter())
+        segmentation = case_path.segment(model, answer)
+        content = case_path.note_target(model, answer, segmentation)
+        evidence, geometry = None, given.geometry
+        if answer.evidence is not None:
+            evidence = evidence_on_image_grid(answer.evidence, given.properties, model.plans_manager)
+        if geometry is not None and "Reorient" in model.plans_manager.image_reader_writer_class.__name__:
+            segmentation, geometry = self._turned_back(segmentation, given)
             if evidence is not None:
-                ending = predictor.dataset_json["file_ending"]
-                image_of_evidence = evidence_image(evidence, properties, predictor.plans_manager, ending)
-                evidence = SimpleITK.GetArrayFromImage(image_of_evidence)
-        exported = time.perf_counter()
-        case_class = prediction.case_class
-        report = class_file(
-            case_class.probs,
-            self.class_names,
-            temperature=predictor.temperature,
-            review_below=self.abstain,
-            **case_class.describe(),
-            **self._produced_by,
-        )
-        note_empty_map(report, prediction.evidence)
-        report["target_voxels"] = int(np.isin(segmentation, predictor.target.labels).sum())
+                ending = model.dataset_json["file_ending"]
+                turned = evidence_image(evidence, given.properties, model.plans_manager, ending)
+                evidence = SimpleITK.GetArrayFromImage(turned)
+        times.append(time.perf_counter())
         return Prediction(
             segmentation,
-            tuple(report["probs"]),
-            case_class.pred,
-            self.class_names[case_class.pred] if self.class_names else None,
-            report,
-            {"preprocess": preprocessed - began, "network": passed - preprocessed, "export": exported - passed},
-            reference,
+            tuple(content["probs"]),
+            content["pred"],
+            self.class_names[content["pred"]] if self.class_names else None,
+            content,
+            dict(zip(("preprocess", "network", "export"), np.diff(times).tolist(), strict=True)),
+            geometry,
             evidence,
-            report.get("review"),
+            content.get("review"),
         )
 
+    def predict_folder(
+        self,
+        images: File,
+        output: File,
+        *,
+        class_folder: File | None = None,
+        save_probabilities: bool = False,
+        continue_prediction: bool = False,
+        num_preprocessing_threads: int = 3,
+        num_export_threads: int = 3,
+        part_id: int = 0,
+        num_parts: int = 1,
+        verbose: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        arguments: dict[str, object] | None = None,
+    ) -> FolderResult:
+        """Predict every case of a folder; a case that fails is noted and the others go on.
+
+        Args:
+            images: files named ``<case>_0000<ending>``, with the ending of the model's training data.
+            output: for segmentations, tables and the manifest; made if it does not exist.
+            class_folder: for class files and tables; by default ``output``.
+            save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
+            continue_prediction: keep cases whose files are whole and of the same model and settings.
+            num_preprocessing_threads, num_export_threads: on either side of the network.
+            part_id, num_parts: which share of the cases this is, from 0, of how many calls on the folder.
+            verbose: tell ``on_message`` how each case went, and where the errors of those that failed came from.
+            progress: called with the number of cases that are done and of all.
+            arguments: noted in the manifest as they are.
+
+        Raises:
+            ImageError: the folder is missing, holds no images, or the same image in two formats.
+            SettingsError: an argument is out of range.
+            OutputError: the manifest or a table cannot be written.
+
+        Examples:
+            >>> from nnunet_3dct import Predictor
+            >>> result = Predictor(model, device="cpu", tta="none").predict_folder(images, tmp / "predictions")
+            >>> len(result.predicted) > 0, result.failed, result.manifest.name
+            (True, {}, 'prediction_manifest.json')
+        """
+        options = FolderOptions(
+            save_probabilities, continue_prediction, num_preprocessing_threads, num_export_threads, part_id,
+            num_parts, verbose,
+        )  # fmt: skip
+        return predict_folder(
+            self._model, Path(images), Path(output), Path(class_folder or output), options, progress,
+            self._on_message, arguments or {},
+        )  # fmt: skip
+
     def _read(
-        self, image: Any, spacing: Sequence[float] | None
-    ) -> tuple[np.ndarray, dict[str, Any], SimpleITK.Image | None]:
-        """The image as nnU-Net's readers give it, and whose geometry the segmentation has."""
+        self,
+        image: File | Sequence[File] | SimpleITK.Image | Sequence[SimpleITK.Image] | np.ndarray,
+        spacing: Sequence[float] | None,
+    ) -> CaseInput:
         if isinstance(image, np.ndarray):
-            return (*self._from_array(image, spacing), None)
+            return from_array(image, spacing, self._model)
         if spacing is not None:
             raise ImageError("Predictor: expected spacing only beside an array; files and images bring their own.")
-        parts = list(image) if isinstance(image, list | tuple) else [image]
+        parts: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
         if parts and all(isinstance(part, SimpleITK.Image) for part in parts):
-            for number, part in enumerate(parts[1:], start=1):
-                differences = geometry_differences(image_geometry(part), image_geometry(parts[0]))
-                if differences:
-                    raise ImageError(
-                        f"Predictor: expected channels on one grid, found channel {number} against channel 0: "
-                        f"{'; '.join(differences)}. Resample them to one grid."
-                    )
-            array = np.stack([SimpleITK.GetArrayFromImage(part) for part in parts])
-            return (*self._from_array(array, parts[0].GetSpacing()[::-1]), parts[0])
+            return from_images(parts, self._model)
+        if not parts:
+            raise ImageError("Predictor: expected an image, found an empty list.")
         paths = [Path(part) for part in parts]
-        check_case_files(paths, self.num_channels, str(paths[0].name) if paths else "image")
-        reader = self._predictor.plans_manager.image_reader_writer_class()
-        array, properties = reader.read_images([str(path) for path in paths])
-        return array, properties, SimpleITK.ReadImage(str(paths[0]))
+        return from_files(paths, self._model, paths[0].name, with_geometry=True)
 
-    def _turned_back(self, segmentation: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, SimpleITK.Image]:
+    def _turned_back(self, segmentation: np.ndarray, given: CaseInput) -> tuple[np.ndarray, Geometry]:
         """Segmentation and grid of the file, which only the reader that turned it can give."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"case{self._predictor.dataset_json['file_ending']}"
-            self._predictor.plans_manager.image_reader_writer_class().write_seg(segmentation, str(path), properties)
+            path = Path(folder) / f"case{self._model.dataset_json['file_ending']}"
+            self._model.plans_manager.image_reader_writer_class().write_seg(segmentation, str(path), given.properties)
             image = SimpleITK.ReadImage(str(path))
-        return SimpleITK.GetArrayFromImage(image), image
-
-    def _from_array(self, image: np.ndarray, spacing: Sequence[float] | None) -> tuple[np.ndarray, dict[str, Any]]:
-        reader = self._predictor.plans_manager.image_reader_writer_class.__name__
-        if "Reorient" in reader:
-            raise ImageError(
-                f"Predictor: expected image files, since this model's reader ({reader}) turns them to its own "
-                "orientation; found an image in memory."
-            )
-        array = image[None] if image.ndim == 3 else image
-        if array.ndim != 4 or len(array) != self.num_channels:
-            raise ImageError(
-                f"Predictor: expected an image of 3 axes for each of {self.num_channels} channels, found shape "
-                f"{image.shape}."
-            )
-        if spacing is None or len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise ImageError(f"Predictor: expected spacing (Z, Y, X) in mm beside an array, found {spacing}.")
-        array = array.astype(np.float32)
-        check_finite(array, "image in memory")
-        return array, {"spacing": [float(s) for s in spacing]}
+        return SimpleITK.GetArrayFromImage(image), image_geometry(image)

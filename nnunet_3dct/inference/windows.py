@@ -117,7 +117,7 @@ class Windows:
         torch.div(logits, weights, out=logits)
         if not bool(torch.isfinite(logits).all()):
             raise RuntimeError(
-                "The network's logits are not finite in half precision, in which they are summed. Try --precision f32 "
+                "The network's logits are not finite in half precision, in which they are summed. Try precision f32 "
                 "or another checkpoint."
             )
         inside = (slice(None), *inside[1:])  # the first is of the image's channels

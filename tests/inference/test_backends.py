@@ -204,7 +204,7 @@ def test_runtime_is_chosen_by_device_and_what_is_installed(monkeypatch: pytest.M
     assert str(backends.make_backend(net, shape, CPU)) == "torch on cpu in f32"
     with pytest.raises(SettingsError, match="expected the package openvino"):
         backends.make_backend(net, shape, CPU, "openvino")
-    with pytest.raises(SettingsError, match="expected -device cpu, found cuda"):
+    with pytest.raises(SettingsError, match="expected the device cpu, found cuda"):
         backends.make_backend(net, shape, CUDA, "openvino")
 
 
@@ -229,9 +229,9 @@ def test_openvino_computes_in_what_the_cpu_has(wanted: str, capabilities: list[s
 
 
 def test_precision_that_is_not_there_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--precision bf16: expected what this CPU computes in \(f32\)"):
+    with pytest.raises(SettingsError, match=r"precision bf16: expected what this CPU computes in \(f32\)"):
         openvino_precision("bf16", ["FP32"])
-    with pytest.raises(SettingsError, match="--precision fp16"):
+    with pytest.raises(SettingsError, match="precision fp16"):
         torch_precision("fp16", CPU)
     assert torch_precision("auto", CUDA) == "fp16" and torch_precision("auto", CPU) == "f32"
 

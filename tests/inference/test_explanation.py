@@ -16,10 +16,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
 from nnunet_3dct.errors import NNUNet3DCTError
+from nnunet_3dct.formats.evidence_files import ENDINGS
 from nnunet_3dct.formats.image_files import geometry_differences, image_geometry
 from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.explanation import (
-    ENDINGS,
     WindowExplainer,
     evidence_image,
     evidence_on_image_grid,

@@ -32,8 +32,8 @@ def test_file_image_and_array_give_what_the_command_gives(predictor: Predictor, 
             np.testing.assert_array_equal(found.segmentation, SimpleITK.GetArrayFromImage(expected))
             assert found.probs == pytest.approx(report["probs"])
             assert (found.pred, found.class_name) == (report["pred"], report["class_names"][report["pred"]])
-            assert found.report["target_voxels"] == report["target_voxels"]
-            assert found.report["produced_by"] == report["produced_by"]
+            assert found.class_file["target_voxels"] == report["target_voxels"]
+            assert found.class_file["produced_by"] == report["produced_by"]
             assert set(found.seconds) == {"preprocess", "network", "export"}
             labels = found.image()
             assert (labels.GetSpacing(), labels.GetOrigin()) == (expected.GetSpacing(), expected.GetOrigin())

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nnunet_3dct.inference import model as module
-from nnunet_3dct.inference.backends import Backend
-from nnunet_3dct.inference.model import MultiTaskPredictor, ways_to_run
+from nnunet_3dct.inference.backends import Backend, make_backend
+from nnunet_3dct.inference.ensemble import Ensemble, ways_to_run
 from nnunet_3dct.inference.windows import Windows, empty_window_rule, mirrored_passes
 from nnunet_3dct.networks.target import TargetLabels
 from tests.inference.test_backends import network
@@ -83,7 +82,7 @@ def test_logits_find_back_to_their_voxels(tta: str, shape: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("at_once", [1, 3, 8, 100])
 def test_passes_at_once_change_nothing(at_once: int) -> None:
-    data, backend = image(12, 20, 30), module.make_backend(network(), (1, *PATCH), CPU, "torch")
+    data, backend = image(12, 20, 30), make_backend(network(), (1, *PATCH), CPU, "torch")
     expected, expected_class = windows().predict(backend, data, 1, CPU)
     logits, case_class = windows().predict(backend, data, at_once, CPU)
     assert_same_but_for_corners(logits, expected)
@@ -159,11 +158,12 @@ def test_ct_window_is_empty_below_the_lower_clip() -> None:
 
 def test_shortage_of_gpu_memory_takes_smaller_batches_then_sums_on_the_cpu() -> None:
     backend = Recording()
-    backend.windows_at_once = 8
-    gpu = torch.device("cuda", 0)
-    ways = [(n, device.type) for n, device in ways_to_run(backend, gpu, True)]
+    backend.windows_at_once, backend.device = 8, torch.device("cuda", 0)
+    ways = [(n, device.type) for n, device in ways_to_run(backend, True)]
     assert ways == [(8, "cuda"), (4, "cuda"), (2, "cuda"), (1, "cuda"), (8, "cpu"), (4, "cpu"), (2, "cpu"), (1, "cpu")]
-    assert [(n, d.type) for n, d in ways_to_run(Recording(), gpu, False)] == [(1, "cpu")]
+    backend.windows_at_once = 1
+    assert [(n, d.type) for n, d in ways_to_run(backend, False)] == [(1, "cpu")]
+    assert [(n, d.type) for n, d in ways_to_run(Recording(), True)] == [(1, "cpu")]
 
 
 @pytest.mark.parametrize(
@@ -172,39 +172,39 @@ def test_shortage_of_gpu_memory_takes_smaller_batches_then_sums_on_the_cpu() -> 
         torch.OutOfMemoryError("too many"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("MPS backend out of memory (MPS allocated: 18.0 GB)"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["torch", "cublas", "mps"],
+    ids=["torch", "cublas", "mps", "cudnn"],
 )
-def test_case_survives_shortage_and_the_next_starts_with_what_worked(
-    error: RuntimeError, capsys: pytest.CaptureFixture[str]
-) -> None:
-    predictor = object.__new__(MultiTaskPredictor)
-    backend = Recording(most=3, error=error)
-    predictor.backends, predictor._windows = [backend], windows()
-    predictor._ways = [(n, CPU) for n in (8, 4, 2, 1)]
+def test_case_survives_shortage_and_only_cases_as_large_start_with_what_worked(error: RuntimeError) -> None:
+    backend, told = Recording(most=3, error=error), []
+    ensemble = Ensemble([backend], windows(), on_message=told.append, ways=[(n, CPU) for n in (8, 4, 2, 1)])
     data = image(12, 20, 30)
-    logits = predictor.predict_case(data).logits
+    logits = ensemble.predict(data).logits
     assert torch.equal(logits, windows().predict(Recording(), data, 2, CPU)[0])
     assert backend.batches[:3] == [8, 4, 2]
-    assert "2 passes at once" in capsys.readouterr().out
+    assert len(told) == 2 and "2 passes at once" in told[-1]
+    for larger in (data, image(14, 20, 30)):
+        backend.batches.clear()
+        ensemble.predict(larger)
+        assert set(backend.batches) == {2}
     backend.batches.clear()
-    predictor.predict_case(data)
-    assert set(backend.batches) == {2}
+    backend.most = 100
+    ensemble.predict(image(8, 8, 16))
+    assert set(backend.batches) == {8}
 
 
 def test_case_that_never_fits_fails() -> None:
-    predictor = object.__new__(MultiTaskPredictor)
-    predictor.backends, predictor._windows, predictor._ways = [Recording(most=0)], windows(), [(2, CPU), (1, CPU)]
-    with pytest.raises(torch.OutOfMemoryError):
-        predictor.predict_case(image(8, 8, 16))
+    ensemble = Ensemble([Recording(most=0)], windows(), ways=[(2, CPU), (1, CPU)])
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            ensemble.predict(image(8, 8, 16))
 
 
 def test_other_error_of_a_pass_is_not_taken_for_shortage() -> None:
-    predictor = object.__new__(MultiTaskPredictor)
     backend = Recording(most=0, error=RuntimeError("sizes do not match"))
-    predictor.backends, predictor._windows, predictor._ways = [backend], windows(), [(2, CPU), (1, CPU)]
     with pytest.raises(RuntimeError, match="sizes do not match"):
-        predictor.predict_case(image(8, 8, 16))
+        Ensemble([backend], windows(), ways=[(2, CPU), (1, CPU)]).predict(image(8, 8, 16))
     assert backend.batches == [2]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from nnunet_3dct.inference.model import MultiTaskPredictor
+from nnunet_3dct.inference.model import TrainedModel
+from nnunet_3dct.inference.options import PredictionOptions
 from nnunet_3dct.networks.multitask_unet import uncompiled
 from tests import toy
 
@@ -62,9 +63,8 @@ def test_compiled_prediction_gives_the_same_class_and_logits(
         if compiled:
             monkeypatch.setenv("nnUNet_compile", "true")
             monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-        predictor = MultiTaskPredictor(torch.device("cpu"), tta="none", backend="torch")
-        predictor.load(folder, [0])
+        predictor = TrainedModel(folder, [0], options=PredictionOptions(device="cpu", tta="none", backend="torch"))
         assert (uncompiled(predictor.backends[0].runs) is not predictor.backends[0].runs) == compiled
-        found.append(predictor.predict_case(case))
+        found.append(predictor.predict(case))
     assert found[1].case_class.probs == pytest.approx(found[0].case_class.probs, abs=1e-6)
     torch.testing.assert_close(found[1].logits, found[0].logits)

@@ -10,15 +10,13 @@ from torch import Tensor
 from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 
-PRECISIONS = ("f32", "bf16", "fp16")
-
 
 class Backend(ABC):
     """One trained network, ready to predict windows.
 
     Attributes:
         name: ``torch`` or ``openvino``.
-        precision: of :data:`PRECISIONS`, that of the convolutions.
+        precision: ``f32``, ``bf16`` or ``fp16``, that of the convolutions.
         device: where windows are expected and outputs lie.
         averages_mirrors: as the network's head has it.
         windows_at_once: how many windows a call takes at best.

@@ -24,7 +24,7 @@ from torch import Tensor
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.inference.backends.base import Backend, Summarizing
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
-from nnunet_3dct.runtime import CACHE_VARIABLE, cache_folder
+from nnunet_3dct.runtime import CACHE_VARIABLE, Message, cache_folder
 
 KEPT_MODELS = 20
 LARGE_NORM = 20_000  # voxels
@@ -41,6 +41,7 @@ class OpenVINOBackend(Backend):
         network: in evaluation mode, without deep supervision, on the CPU.
         window_shape: ``(C, *patch)``; the model is compiled for it.
         precision: ``f32``, ``bf16`` or ``auto`` (bf16 where the CPU computes in it, else f32).
+        on_message: told before the conversion, which takes up to a minute.
 
     Raises:
         SettingsError: OpenVINO is not installed, or the CPU does not know the precision.
@@ -49,16 +50,22 @@ class OpenVINOBackend(Backend):
     name = "openvino"
     device = torch.device("cpu")
 
-    def __init__(self, network: MultiTaskUNet, window_shape: Sequence[int], precision: str = "auto") -> None:
+    def __init__(
+        self,
+        network: MultiTaskUNet,
+        window_shape: Sequence[int],
+        precision: str = "auto",
+        on_message: Message | None = None,
+    ) -> None:
         if not is_installed():
-            raise SettingsError("--backend openvino: expected the package openvino, found none. pip install openvino")
+            raise SettingsError("backend openvino: expected the package openvino, found none. pip install openvino")
         import openvino
 
         core = openvino.Core()
         self.precision = openvino_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self.averages_mirrors = network.cls_head.averages_mirrors
         self._network = Summarizing(network.eval())
-        self._model = _converted(core, self._network, window_shape)
+        self._model = _converted(core, self._network, window_shape, on_message)
         if self.precision == "f32":
             self._model = precise_instance_norms(self._model)
         settings = {
@@ -100,11 +107,11 @@ def openvino_precision(wanted: str, capabilities: Sequence[str]) -> str:
         return "bf16" if "BF16" in capabilities else "f32"
     if known[wanted] not in capabilities:
         there = ", ".join(name for name, capability in known.items() if capability in capabilities)
-        raise SettingsError(f"--precision {wanted}: expected what this CPU computes in ({there}), found {wanted}.")
+        raise SettingsError(f"precision {wanted}: expected what this CPU computes in ({there}), found {wanted}.")
     return wanted
 
 
-def _converted(core: Any, network: Summarizing, window_shape: Sequence[int]) -> Any:
+def _converted(core: Any, network: Summarizing, window_shape: Sequence[int], on_message: Message | None = None) -> Any:
     """The model from the cache, or converted and put there; a cache that cannot be written is done without."""
     folder = cache_folder() / _key(network, window_shape)
     try:
@@ -113,7 +120,8 @@ def _converted(core: Any, network: Summarizing, window_shape: Sequence[int]) -> 
             return core.read_model(folder / "model.xml")
     except (OSError, RuntimeError):
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"First run of this model on a CPU: converting it for OpenVINO, to be kept in {folder.parent}.", flush=True)
+    if on_message is not None:
+        on_message(f"First run of this model on a CPU: converting it for OpenVINO, to be kept in {folder.parent}.")
     model = _convert(network, window_shape)
     try:
         _store(model, folder)

@@ -40,8 +40,6 @@ class TorchBackend(Backend):
     ) -> None:
         self.device = device
         self.precision = torch_precision(precision, device)
-        if self.precision == "f32" and device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # else convolutions keep ten bits of what f32 promises
         self.averages_mirrors = network.cls_head.averages_mirrors
         self.windows_at_once = WINDOWS_ON_CUDA if device.type == "cuda" else 1
         self.network = network.to(device).eval()
@@ -72,7 +70,9 @@ def torch_precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
         return "fp16" if device.type == "cuda" else "f32"
     if wanted == "fp16" and device.type == "cpu":
-        raise SettingsError("--precision fp16: expected f32 or bf16 with torch on the CPU, found fp16.")
-    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise SettingsError("--precision bf16: expected a GPU that knows bf16, found one that does not. Use fp16.")
+        raise SettingsError("precision fp16: expected f32 or bf16 with torch on the CPU, found fp16.")
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise SettingsError(
+            "precision bf16: expected a GPU that computes in bf16, found one that at most emulates it. Use fp16."
+        )
     return wanted
