@@ -24,6 +24,18 @@ from nnunet_3dct.formats.class_label_files import (
 from nnunet_3dct.formats.text_tables import strip
 from nnunet_3dct.paths import labels_folders
 
+__all__ = [
+    "UNKNOWN",
+    "ClassLabels",
+    "check_class_labels",
+    "check_class_names",
+    "find_class_labels",
+    "load_class_labels",
+    "read_dataset_labels",
+    "read_labels_in",
+    "require_class_labels",
+]
+
 FILE_NAMES = (JSON_NAME, CSV_NAME)
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 

@@ -187,7 +187,7 @@ def write_class_metrics(
     }
     metrics = evaluate_predictions(predictions, labels, None, resamples=2000, seed=0)
     write_json({**metrics, "source": f"*{CLASS_SUFFIX}"}, folder / METRICS_FILE)
-    low, high = metrics["confidence_intervals"]["f1_macro"]
+    low, high = (metrics["confidence_intervals"] or {})["f1_macro"]
     return metrics["f1_macro"], (
         f"Class validation on {metrics['n_samples']} whole volumes: macro-F1 {metrics['f1_macro']:.4f} "
         f"(95 % interval {low:.2f} to {high:.2f}), accuracy {metrics['accuracy']:.4f}"
