@@ -105,7 +105,7 @@ def _target_mask(weight: Tensor, stage: Tensor) -> Tensor:
 
 def target_probability(logits: Tensor, target_channels: Sequence[int], regions: bool) -> Tensor:
     """Probability of the target in each voxel, ``(B, 1, ...)`` from logits ``(B, L, ...)``."""
-    channels = list(target_channels)
-    if regions:
-        return logits[:, channels].sigmoid().amax(1, keepdim=True)
-    return logits.softmax(1)[:, channels].sum(1, keepdim=True)
+    probabilities = logits.sigmoid() if regions else logits.softmax(1)
+    # an index that is a list would be copied to the device, for which the host waits
+    found = torch.cat([probabilities[:, channel : channel + 1] for channel in target_channels], 1)
+    return found.amax(1, keepdim=True) if regions else found.sum(1, keepdim=True)
