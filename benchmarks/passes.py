@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="Default: %(default)s")
     args = parser.parse_args()
     set_folders(args.work)
-    from nnunet_3dct.inference.model import MultiTaskPredictor
+    from nnunet_3dct.inference.model import TrainedModel
+    from nnunet_3dct.inference.options import PredictionOptions
 
     tasks: dict[str, Callable[[], Any]] = {}
     model = args.work / "results" / DATASET / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
     for backend, precision in RUNTIMES:
-        predictor = MultiTaskPredictor(device=torch.device("cpu"), backend=backend, precision=precision)
-        predictor.load(model, [0])
+        predictor = TrainedModel(model, [0], options=PredictionOptions("cpu", backend=backend, precision=precision))
         window = torch.randn(1, 1, *predictor.configuration_manager.patch_size)
         tasks[f"a pass, {backend} {precision} [s]"] = lambda run=predictor.backends[0], x=window: run(x, False)
     for kind in (torch.float32, torch.bfloat16):

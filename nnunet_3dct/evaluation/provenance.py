@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.formats.atomic import read_json
+from nnunet_3dct.errors import listing
 from nnunet_3dct.formats.class_files import ClassPrediction
+from nnunet_3dct.formats.manifest import read_manifests
 
-MANIFESTS = "prediction_manifest*.json"
 MODEL = ("model",)
 MODEL_PARTS = ("trainer", "head_weights", "checkpoint", "folds")  # of files that name no model
 SETTINGS = ("tta", "mirror_axes", "step_size", "skip_empty", "backend", "precision")
 SHOWN = 5
-
-Manifest = dict[str, Any]
 
 
 def mixed_runs(predictions: Mapping[str, ClassPrediction], folder: Path) -> list[str]:
@@ -60,25 +57,7 @@ def cases_without_basis(predictions: Mapping[str, ClassPrediction]) -> list[str]
     return [f"the class of {_cases(len(reasons))} is without basis: {listing(shown, SHOWN)}"]
 
 
-def read_manifests(folder: Path) -> list[Manifest]:
-    """Manifests of a prediction folder, one for each part of a run that was split; often none.
-
-    Raises:
-        EvaluationError: one of them cannot be read or is no JSON object.
-    """
-    remedy = "Predict again, or move the file away."
-    manifests = []
-    for path in sorted(folder.glob(MANIFESTS)):
-        content = read_json(path, "Manifest", EvaluationError, remedy)
-        if not isinstance(content, dict):
-            raise EvaluationError(
-                f"{path}: expected an object as the predictor writes it, found {type(content).__name__}. {remedy}"
-            )
-        manifests.append(content)
-    return manifests
-
-
-def part_of(manifest: Mapping[str, Any], key: str) -> Manifest:
+def part_of(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The object under ``key``, empty where there is none."""
     value = manifest.get(key)
     return value if isinstance(value, dict) else {}

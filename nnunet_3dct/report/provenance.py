@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_3dct.evaluation.provenance import part_of, read_manifests
+from nnunet_3dct.evaluation.provenance import part_of
+from nnunet_3dct.formats.manifest import read_manifests
 
 # key in produced_by or arguments, name on the page
 SETTINGS = (

@@ -21,7 +21,7 @@ from nnunet_3dct.networks.heads import ClassificationHead, FeatureSpec, build_he
 from nnunet_3dct.networks.multitask_unet import feature_spec
 from tests.inference.predicting import reports, run
 from tests.inference.test_predict import CASES, add_fold
-from tests.inference.test_predict_failures import copied, fails, files_of
+from tests.inference.test_predict_failures import bytes_of, copied, fails
 from tests.utils import truncate, write_volume
 
 ODD = (0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8)  # axes turned, mirrored and oblique
@@ -180,6 +180,7 @@ def test_map_that_was_not_written_whole_fails_its_case_alone(
     model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(images, tmp_path / "out", "--disable_tta", "--explain")
+    before = bytes_of("new_001", tmp_path / "out")
     sound = export.write_evidence
 
     def full_disk(evidence: Any, properties: Any, plans: Any, path: Path, ending: str) -> None:
@@ -190,18 +191,18 @@ def test_map_that_was_not_written_whole_fails_its_case_alone(
     monkeypatch.setattr(export, "write_evidence", full_disk)
     message = fails(capsys, images, tmp_path / "out", "--disable_tta", "--explain")
     assert "new_001" in message and "truncated" in message
-    assert files_of("new_001", tmp_path / "out") == []
-    assert len(list((tmp_path / "out" / "evidence").iterdir())) == 2
+    assert bytes_of("new_001", tmp_path / "out") == before
 
 
-def test_case_that_fails_leaves_no_older_map(
+def test_case_that_fails_keeps_its_older_map(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(images, tmp_path / "in")
     run(folder, tmp_path / "out", "--disable_tta", "--explain")
+    before = bytes_of("new_001", tmp_path / "out")
     truncate(folder / "new_001_0000.nii.gz", 0.6)
     fails(capsys, folder, tmp_path / "out", "--disable_tta", "--explain")
-    assert files_of("new_001", tmp_path / "out") == []
+    assert len(before) == 3 and bytes_of("new_001", tmp_path / "out") == before
 
 
 def test_format_that_cannot_hold_a_map_is_refused_before_any_case(

@@ -98,15 +98,19 @@ def test_failed_export_leaves_nothing_of_the_case(
     assert list(reports(tmp_path / "out")) == ["new_000", "new_002"]
 
 
-def test_older_files_of_a_case_that_fails_now_are_not_taken_for_this_run(
+def test_case_that_fails_keeps_what_an_earlier_run_had_outside_the_tables(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = copied(images, tmp_path / "in"), tmp_path / "out"
     run(folder, out, "--disable_tta")
-    assert files_of("new_001", out)
+    before = bytes_of("new_001", out)
     truncate(folder / "new_001_0000.nii.gz", 0.6)
     assert "new_001" in fails(capsys, folder, out, "--disable_tta")
-    assert files_of("new_001", out) == []
+    assert len(before) == 2 and bytes_of("new_001", out) == before
+    manifest = json.loads((out / "prediction_manifest.json").read_text())
+    assert list(manifest["failed"]) == manifest["earlier_files"] == ["new_001"]
+    for table in ("subtype_results.csv", "subtype_probabilities.csv"):
+        assert "new_001" not in (out / table).read_text() and "new_002" in (out / table).read_text()
 
 
 def test_kill_between_class_and_segmentation_leaves_an_incomplete_case(
@@ -122,8 +126,9 @@ def test_kill_between_class_and_segmentation_leaves_an_incomplete_case(
 
     original = Path.replace
     monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stop:
         run(images, out, "--disable_tta")
+    assert stop.value.code == 130
     monkeypatch.undo()
     assert not (out / "new_001.nii.gz").exists()
 

@@ -36,8 +36,12 @@ def test_file_of_another_name_is_left_out_and_named(
     folder = tmp_path / "in"
     shutil.copytree(images, folder)
     shutil.copyfile(folder / "new_000_0000.nii.gz", folder / "new_000_seg.nii.gz")
-    run(folder, tmp_path / "out", "--disable_tta")
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "out", "--disable_tta")
+    assert stop.value.code == 1
     said = capsys.readouterr()
+    manifest = json.loads((tmp_path / "out" / "prediction_manifest.json").read_text())
+    assert list(manifest["left_out"]) == ["new_000_seg.nii.gz"] and manifest["failed"] == {}
     assert "3 cases in" in said.out and "Left out of" in said.err and "new_000_seg.nii.gz" in said.err
     assert not (tmp_path / "out" / "new_000_seg.nii.gz").exists()
 
