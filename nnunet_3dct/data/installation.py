@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def check_torchvision() -> Finding:
     versions = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     try:
         torch = importlib.import_module("torch")
-        ops = importlib.import_module("torchvision.ops")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parts of torch that torchvision uses and the next release drops
+            ops = importlib.import_module("torchvision.ops")
         ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     except Exception as error:  # a mismatch shows as ImportError, RuntimeError, AttributeError or OSError
         return Finding(

@@ -11,7 +11,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,8 @@ class Checkpoint(dict[str, Any]):
     @property
     def unet_weights(self) -> State:
         """The U-Net alone, under nnU-Net's names."""
-        return self[NETWORK_WEIGHTS]
+        weights: State = self[NETWORK_WEIGHTS]
+        return weights
 
     @property
     def has_head(self) -> bool:
@@ -113,7 +114,8 @@ class Checkpoint(dict[str, Any]):
     @property
     def head_weights(self) -> State:
         """Weights of the classification head; check :attr:`has_head` first."""
-        return self[HEAD_STATE]
+        weights: State = self[HEAD_STATE]
+        return weights
 
     @property
     def head_source(self) -> str:
@@ -128,17 +130,18 @@ class Checkpoint(dict[str, Any]):
     @property
     def trainer_name(self) -> str:
         """Class name of the trainer; empty where it is not noted."""
-        return self.get("trainer_name", "")
+        return str(self.get("trainer_name", ""))
 
     @property
     def configuration(self) -> str:
         """Of the plans, for instance ``3d_fullres``."""
-        return self["init_args"]["configuration"]
+        return str(self["init_args"]["configuration"])
 
     @property
     def fold(self) -> int | str | None:
         """Which the network was trained for; None where it is not noted."""
-        return self.get("init_args", {}).get("fold")
+        fold: int | str | None = self.get("init_args", {}).get("fold")
+        return fold
 
     @property
     def epoch(self) -> int | None:
@@ -175,7 +178,7 @@ class Checkpoint(dict[str, Any]):
     @property
     def trainer_state(self) -> TrainerState:
         """What nnU-Net's trainer restores beside the weights."""
-        return TrainerState(**{key: self.get(key) for key in TrainerState.__annotations__})  # type: ignore[typeddict-item]
+        return cast(TrainerState, {key: self.get(key) for key in TrainerState.__annotations__})
 
 
 def compose_checkpoint(
@@ -292,7 +295,7 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> HeadConfig:
             f"Checkpoint {source}: expected a classification head (key {HEAD_STATE}), found a segmentation "
             "network only. Use a stage-2 checkpoint, or nnUNetv2_predict for segmentation alone."
         )
-    config = checkpoint.get(HEAD_CONFIG)
+    config: HeadConfig | None = checkpoint.get(HEAD_CONFIG)
     if config is not None:
         return config
     state = checkpoint[HEAD_STATE]
