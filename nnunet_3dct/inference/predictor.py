@@ -44,6 +44,12 @@ class Prediction:
         geometry: grid of the input; None for an array.
         evidence: where it speaks for the class, ``(Z, Y, X)``, 0 to 1, with ``explain=True``.
         review: whether the highest probability is below the threshold ``abstain``; None without one.
+
+    Examples:
+        >>> from nnunet_3dct import Predictor
+        >>> found = Predictor(model, device="cpu", tta="none")(image)
+        >>> found.class_file["target_voxels"] >= 0, sorted(found.seconds)
+        (True, ['export', 'network', 'preprocess'])
     """
 
     segmentation: np.ndarray
@@ -109,8 +115,9 @@ class Predictor:
         >>> from nnunet_3dct import Predictor
         >>> predictor = Predictor(model, device="cpu", tta="none")
         >>> found = predictor(image)
-        >>> found.segmentation.ndim, round(sum(found.probs), 6), found.pred == int(np.argmax(found.probs))
+        >>> found.segmentation.ndim, round(sum(found.probs), 6), max(found.probs) == found.probs[found.pred]
         (3, 1.0, True)
+        >>> import SimpleITK
         >>> SimpleITK.WriteImage(found.image(), str(tmp / "labels.nii.gz"))
     """
 
