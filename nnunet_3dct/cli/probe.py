@@ -47,9 +47,12 @@ def _probe(args: argparse.Namespace) -> None:
     from nnunet_3dct.formats.atomic import write_json
     from nnunet_3dct.paths import find_folds, find_model_folder
     from nnunet_3dct.probe.report import format_report, probe
-    from nnunet_3dct.runtime import choose_device
+    from nnunet_3dct.runtime import choose_device, keep_freed_memory
     from nnunet_3dct.settings import Settings
 
+    device = choose_device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model = find_model_folder(args.d, args.tr, args.p, args.c)
     folds = [fold for fold in find_folds(model, args.f, args.chk) if fold != "all"]
     if not folds:
@@ -72,7 +75,7 @@ def _probe(args: argparse.Namespace) -> None:
         labels,
         checkpoint_name=args.chk,
         target_labels=chosen,
-        device=choose_device(args.device),
+        device=device,
         progress=progress,
     )
     print(f"{model.name}\n{format_report(result)}")

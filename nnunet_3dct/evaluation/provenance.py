@@ -25,8 +25,8 @@ def mixed_runs(predictions: Mapping[str, ClassPrediction], folder: Path) -> list
         folder: where they lie; its manifests, if there are any, say which run wrote it last.
 
     Returns:
-        A line for class files of several models, for several settings of one model, and for cases that are not of
-        the run (or runs, of a split one) that the manifest describes.
+        A line for class files of several models, for several settings of one model, for cases that are not of
+        the run (or runs, of a split one) that the manifest describes, and for those that it failed on.
 
     Raises:
         EvaluationError: a manifest cannot be read.
@@ -45,6 +45,11 @@ def mixed_runs(predictions: Mapping[str, ClassPrediction], folder: Path) -> list
         )
     elif foreign:
         lines.append("the class files are not of the run that prediction_manifest.json describes")
+    earlier = [case for manifest in read_manifests(folder) for case in manifest.get("earlier_files") or ()]
+    if earlier := sorted({*earlier}.intersection(predictions)):
+        lines.append(
+            f"the last run failed on {_cases(len(earlier))}, whose files are of an earlier run: {listing(earlier, SHOWN)}"
+        )
     return lines
 
 

@@ -91,7 +91,7 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
     output = model.predict(prepared.data)
     content = class_file(
         output.case_class.probs,
-        model.head_config.get("class_names"),
+        model.class_names,
         temperature=model.temperature,
         review_below=model.options.abstain,
         **output.case_class.describe(),

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from typing_extensions import TypedDict
 
-from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.errors import CheckpointError, ClassLabelsError, SettingsError
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.calibration import read_temperature
-from nnunet_3dct.formats.checkpoint import Checkpoint, fingerprint, read_checkpoint
+from nnunet_3dct.formats.checkpoint import Checkpoint, HeadConfig, fingerprint, read_checkpoint
+from nnunet_3dct.formats.class_labels import check_class_names
 from nnunet_3dct.formats.dataset_json import num_channels
 from nnunet_3dct.formats.evidence_files import ENDINGS
 from nnunet_3dct.inference.backends import Backend, make_backend
@@ -70,6 +71,7 @@ class TrainedModel:
         trainer_name: of the first fold.
         allowed_mirroring_axes: spatial axes that training mirrored.
         head_config: describes the head.
+        class_names: of the classes 0, 1, ..., None if the model names none, or not as many as it has classes.
         target: finds the voxels that carry the class.
         backends: one for each fold.
         temperature: of the class probabilities, None for none; see :mod:`nnunet_3dct.formats.calibration`.
@@ -99,6 +101,7 @@ class TrainedModel:
         checkpoints = _checkpoints([folder / f"fold_{fold}" / checkpoint_name for fold in folds])
         first = checkpoints[0]
         self.head_config = first.head_config
+        self.class_names = _class_names(first.head_config, folder, on_message)
         self.trainer_name = first.trainer_name
         self.allowed_mirroring_axes: Sequence[int] | None = first.get("inference_allowed_mirroring_axes")
         self.num_channels = num_channels(self.dataset_json)
@@ -211,3 +214,11 @@ def _check_file_ending(ending: str) -> None:
             f"explain: expected images in a format that holds fractions and a geometry ({', '.join(ENDINGS)}), found "
             f"{ending} in dataset.json. Leave it out."
         )
+
+
+def _class_names(head: HeadConfig, folder: Path, on_message: Message) -> list[str] | None:
+    try:
+        return check_class_names(head.get("class_names"), head["num_classes"], f"Model {folder}")
+    except ClassLabelsError as error:
+        on_message(f"{error} The classes are numbered instead.")
+        return None

@@ -145,7 +145,7 @@ class Predictor:
         found = find_folds(Path(model_folder), wanted, checkpoint)
         self._on_message = on_message or say_nothing
         self._model = TrainedModel(Path(model_folder), found, checkpoint, options, self._on_message)
-        self.class_names: list[str] | None = self._model.head_config.get("class_names")
+        self.class_names: list[str] | None = self._model.class_names
         self.num_classes: int = self._model.head_config["num_classes"]
         self.num_channels = self._model.num_channels
         self.calibration_note = self._model.calibration_note

@@ -94,3 +94,13 @@ def test_classes_without_basis_are_named_with_the_reason(tmp_path, capsys):
     warning = "the class of 1 case is without basis: blank (the image is constant)"
     assert strict_json(tmp_path / "p" / "classification_metrics.json")["warnings"] == [warning]
     assert f"warning: {warning}" in capsys.readouterr().out
+
+
+def test_files_that_a_failed_case_kept_of_an_earlier_run_are_named(tmp_path):
+    assert folder(tmp_path, [RUN] * 3, RUN) == []
+    manifest = tmp_path / "predictions" / "prediction_manifest.json"
+    manifest.write_text(json.dumps({"produced_by": RUN, "failed": {"case_1": "gone"}, "earlier_files": ["case_1"]}))
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({f"case_{n}": n % 2 for n in range(3)}))
+    (warning,) = evaluate_classification(tmp_path / "predictions", labels, resamples=0)["warnings"]
+    assert "the last run failed on 1 case" in warning and "case_1" in warning

@@ -263,3 +263,16 @@ def test_script_path_of_the_first_release_works_from_the_repository_root(head: s
         "-num_parts",
     ):
         assert flag in done.stdout.split() or f"{flag} " in done.stdout
+
+
+def test_class_names_of_another_number_are_left_out_with_both_numbers(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["cls_head_config"]["class_names"] = ["solid", "cystic"]
+    torch.save(checkpoint, path)
+    run(images, tmp_path, "--disable_tta")
+    assert "expected 3 names" in (said := capsys.readouterr().out) and "found 2" in said
+    assert all("class_names" not in report for report in reports(tmp_path).values())
+    assert (tmp_path / "subtype_probabilities.csv").read_text().startswith("Names,class_0,class_1,class_2")
