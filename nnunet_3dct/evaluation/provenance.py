@@ -48,7 +48,7 @@ def mixed_runs(predictions: Mapping[str, ClassPrediction], folder: Path) -> list
     earlier = [case for manifest in read_manifests(folder) for case in manifest.get("earlier_files") or ()]
     if earlier := sorted({*earlier}.intersection(predictions)):
         lines.append(
-            f"the last run failed on {_cases(len(earlier))}, whose files are of an earlier run: {listing(earlier, SHOWN)}"
+            f"the last run failed on {_cases(len(earlier))}, with files of an earlier run: {listing(earlier, SHOWN)}"
         )
     return lines
 
