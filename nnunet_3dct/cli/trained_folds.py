@@ -27,4 +27,6 @@ def find_trained_folds(args: argparse.Namespace) -> TrainedFolds:
     from nnunet_3dct.evaluation.trained_folds import find_trained_folds
     from nnunet_3dct.paths import find_model_folder
 
-    return find_trained_folds(find_model_folder(args.d, args.tr, args.p, args.c), args.f)
+    return find_trained_folds(
+        find_model_folder(args.d, args.tr, args.p, args.c), args.f, getattr(args, "class_names", None)
+    )

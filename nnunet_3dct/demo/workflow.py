@@ -193,6 +193,8 @@ def _schedule(epochs: int, iterations: int, lr: float) -> dict[str, str]:
 
 def _empty(folder: Path) -> None:
     """Remove an earlier demo; refuse to touch anything else."""
+    if folder.exists() and not folder.is_dir():
+        raise NNUNet3DCTError(f"Demo folder {folder}: expected a folder, found a file. Choose another one.")
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "logs").is_dir():
             raise NNUNet3DCTError(

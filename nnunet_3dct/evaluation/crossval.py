@@ -76,7 +76,7 @@ def cross_validate(
         ['lesion', 'organ', 'whole_organ']
     """
     check_resampling(resamples, seed)
-    trained = find_trained_folds(model, folds)
+    trained = find_trained_folds(model, folds, class_names)
     return cross_validate_folds(
         trained, class_names, tolerance=tolerance, num_processes=num_processes, resamples=resamples, seed=seed
     )

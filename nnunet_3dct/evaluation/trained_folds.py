@@ -69,12 +69,15 @@ def find_dataset(model: Path) -> tuple[Path, Splits, ClassLabels]:
     return nnunet_folder(PREPROCESSED) / name, read_splits(name), read_dataset_labels(name)
 
 
-def find_trained_folds(model: Path | str, folds: Sequence[int] | None = None) -> TrainedFolds:
+def find_trained_folds(
+    model: Path | str, folds: Sequence[int] | None = None, class_names: Sequence[str] | None = None
+) -> TrainedFolds:
     """Read the validation predictions of a model and what belongs to them.
 
     Args:
         model: its folder.
         folds: numbers; None for all with a validation.
+        class_names: come before those of ``dataset.json``, which then may be of another number.
 
     Raises:
         NNUNet3DCTError: something of it is missing or does not fit.
@@ -86,8 +89,10 @@ def find_trained_folds(model: Path | str, folds: Sequence[int] | None = None) ->
     read = read_out_of_fold(model, splits, folds)
     description = read_json(model / DATASET_FILE, "Description of the model's dataset", CheckpointError)
     names = description.get("class_names")
-    for number in {p.num_classes for fold in read for p in fold.predictions.values() if p.num_classes is not None}:
+    numbers = {p.num_classes for fold in read for p in fold.predictions.values() if p.num_classes is not None}
+    for number in () if class_names else numbers:
         names = check_class_names(names, number, str(model / DATASET_FILE))
+    names = list(class_names) if class_names else names
     return TrainedFolds(model, base, read, labels, names, _warnings(read, splits))
 
 

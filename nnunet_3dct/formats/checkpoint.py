@@ -297,7 +297,7 @@ def head_config(checkpoint: Mapping[str, Any], source: str) -> HeadConfig:
         )
     config: HeadConfig | None = checkpoint.get(HEAD_CONFIG)
     if config is not None:
-        return config
+        return cast(HeadConfig, dict(config))
     state = checkpoint[HEAD_STATE]
     if "final_fc.weight" not in state:
         raise CheckpointError(

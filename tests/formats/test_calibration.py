@@ -200,6 +200,8 @@ def test_python_class_marks_cases_too(model: Path, images: Path) -> None:
         Predictor(model, device="cpu", abstain=2)
 
 
-def test_threshold_out_of_range_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="--abstain: expected a probability between 0 and 1, found 60"):
+def test_threshold_out_of_range_is_refused(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
         run(images, tmp_path, "--abstain", "60")
+    assert caught.value.code == 2
+    assert "--abstain: expected a probability between 0 and 1, found 60" in capsys.readouterr().err

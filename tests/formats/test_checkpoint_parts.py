@@ -122,7 +122,11 @@ def test_parts_are_found_by_name_whatever_their_keys(tmp_path):
     assert found.unet_weights.keys() == stock["network_weights"].keys()
     assert found.head_weights.keys() == seed_head_state().keys()
     assert (found.trainer_name, found.configuration, found.fold, found.epoch) == ("nnUNetTrainer", "2d", 0, 3)
-    assert (found.settings, found.labels, found.skipped_steps) == (run["mt_settings"], run["mt_labels"], 4)
+    assert (found.run_record["mt_settings"], found.labels, found.skipped_steps) == (
+        run["mt_settings"],
+        run["mt_labels"],
+        4,
+    )
     assert (found.started_from, found.best_class_score) == (run["mt_started_from"], run["mt_best_cls"])
     assert found.trainer_state["current_epoch"] == 3 and found.trainer_state["optimizer_state"]
     assert str(tmp_path / "ours.pth") == found.source and found.head_source == f"{found.source} (cls_head_state)"
@@ -133,4 +137,4 @@ def test_parts_that_a_checkpoint_lacks_are_empty(tmp_path):
     found = read_checkpoint(tmp_path / "bare.pth")
     assert not found.has_head and found.trainer_name == ""
     assert (found.fold, found.epoch, found.started_from, found.best_class_score) == (None,) * 4
-    assert (found.settings, found.labels, found.skipped_steps) == ({}, {}, 0)
+    assert (found.run_record["mt_settings"], found.labels, found.skipped_steps) == ({}, {}, 0)

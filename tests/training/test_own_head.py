@@ -54,5 +54,5 @@ def test_head_in_one_file_of_the_users_trains_and_predicts(
 
     monkeypatch.delenv("nnUNet_extTrainer")
     refused = run("nnUNet3DCT_predict", *io, *flags)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "'decoder_max' is not known here" in refused.stderr and "nnUNet_extTrainer" in refused.stderr
