@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_3dct.data.splits import FOLDS, check_splits, count_patients, read_splits
-from nnunet_3dct.errors import ClassLabelsError, NNUNet3DCTError, SettingsError, listing
+from nnunet_3dct.errors import ClassLabelsError, ImageError, NNUNet3DCTError, SettingsError, listing
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_labels_in
+from nnunet_3dct.formats.image_folders import list_images
 from nnunet_3dct.paths import DATASET_FILE, PREPROCESSED, SPLITS_FILE, is_set, nnunet_folder
 
 PARTS = ("Tr", "Val", "Ts")
@@ -73,10 +73,10 @@ def searched_folders(folder: Path) -> list[Path]:
 
 def _cases(folder: Path, part: str, ending: str) -> list[str]:
     """Cases of ``imagesTr``, ``imagesVal`` or ``imagesTs``, sorted."""
-    pattern = re.compile(r"([^.].*)_\d{4}" + re.escape(ending))
-    images = folder / f"images{part}"
-    names = [path.name for path in images.iterdir()] if images.is_dir() else []
-    return sorted({match[1] for name in names if (match := pattern.fullmatch(name))})
+    try:
+        return [images.case for images in list_images(folder / f"images{part}", ending).cases]
+    except ImageError:  # the check of the images says what is wrong
+        return []
 
 
 def _overlaps(cases: Mapping[str, Sequence[str]]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nnunet_3dct.training.class_validation import ClassScore
 from nnunet_3dct.upstream import LocalLogger, MetaLogger
@@ -35,7 +36,8 @@ class MultiTaskLogger(LocalLogger):
         log = self.my_fantastic_logging
         n = min(len(values) for values in log.values())
         epochs = np.arange(n)
-        fig, axes = plt.subplots(2, 2, figsize=(16, 10), layout="constrained")
+        fig = Figure(figsize=(16, 10), layout="constrained")
+        axes = fig.subplots(2, 2)
 
         _curves(
             axes[0, 0],
@@ -71,10 +73,9 @@ class MultiTaskLogger(LocalLogger):
         axes[1, 1].plot(epochs, log["lrs"][:n])
         axes[1, 1].set(title="Learning rate of the U-Net", xlabel="epoch", ylabel="rate")
         fig.savefig(Path(output_folder) / "progress.png", dpi=80)
-        plt.close(fig)
 
 
-def _curves(ax: plt.Axes, epochs: np.ndarray, title: str, ylabel: str, **series: list[float]) -> None:
+def _curves(ax: Axes, epochs: np.ndarray, title: str, ylabel: str, **series: list[float]) -> None:
     for (label, values), colour in zip(series.items(), ("tab:blue", "tab:red"), strict=True):
         ax.plot(epochs, values[: len(epochs)], color=colour, label=label)
     ax.set(title=title, xlabel="epoch", ylabel=ylabel)
