@@ -22,6 +22,8 @@ from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
 from nnunet_3dct.inference.explanation import write_evidence
 from nnunet_3dct.inference.model import TrainedModel
 
+PLAIN_NAME = "case"  # of files while they are hidden: ITK writes X.nii.nii.gz, asked for, to X.nii.gz
+
 
 @contextlib.contextmanager
 def partial_folder(output_folder: Path, case: str) -> Iterator[Path]:
@@ -75,9 +77,9 @@ class CaseWriter:
         """
         case = answer.case
         with partial_folder(self.output_folder, case) as folder, partial_folder(self.class_folder, case) as classes:
-            written = self._segmentation(folder, case)
+            written = self._segmentation(folder, PLAIN_NAME)
             if self.save_probabilities:
-                self._export_with_probabilities(folder / case, answer)
+                self._export_with_probabilities(folder / PLAIN_NAME, answer)
                 check_image_file(written, reader=self._reader)
                 segmentation, _ = self._reader().read_seg(str(written))
             else:
@@ -86,7 +88,7 @@ class CaseWriter:
                 check_image_file(written, reader=self._reader)
             content = note_target(self.model, answer, segmentation)
             if answer.evidence is not None:
-                plans, path = self.model.plans_manager, evidence_path(folder, case, self.ending)
+                plans, path = self.model.plans_manager, evidence_path(folder, PLAIN_NAME, self.ending)
                 write_evidence(answer.evidence, answer.properties, plans, path, self.ending)
                 check_image_file(path)
             write_class_file(content, classes, case)
@@ -94,7 +96,8 @@ class CaseWriter:
             class_file_path(classes, case).replace(class_file_path(self.class_folder, case))
             files = [path for path in folder.rglob("*") if path.is_file()]
             for path in sorted(files, key=lambda path: path == written):
-                place = self.output_folder / path.relative_to(folder)
+                name = f"{case}{path.name.removeprefix(PLAIN_NAME)}"
+                place = self.output_folder / path.relative_to(folder).with_name(name)
                 place.parent.mkdir(exist_ok=True)
                 path.replace(place)
         return content

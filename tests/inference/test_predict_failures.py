@@ -120,7 +120,7 @@ def test_kill_between_class_and_segmentation_leaves_an_incomplete_case(
     run(images, out, "--disable_tta")
 
     def killed(self: Path, target: Path) -> None:
-        if self.name == "new_001.nii.gz":
+        if Path(target).name == "new_001.nii.gz":
             raise KeyboardInterrupt
         original(self, target)
 

@@ -115,3 +115,18 @@ def test_leftovers_of_another_case_with_the_same_beginning_stay(tmp_path: Path) 
         (tmp_path / name).mkdir()
     remove_leftovers(tmp_path, ["a", "[x]"])
     assert [path.name for path in tmp_path.iterdir()] == [".a.b.12.partial"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--save_probabilities",)], ids=["segmentation", "probabilities"])
+def test_case_whose_name_ends_like_a_file_is_written_under_it(
+    flags: tuple[str, ...], model: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(images / "new_000_0000.nii.gz", tmp_path / "in" / "scan.nii_0000.nii.gz")
+    shutil.copyfile(images / "new_001_0000.nii.gz", tmp_path / "in" / "scan_0000.nii.gz")
+    run(tmp_path / "in", tmp_path / "out", "--disable_tta", "--explain", *flags)
+    run(images, tmp_path / "sound", "--disable_tta", "--explain", *flags)
+    for case, plain in (("scan.nii", "new_000"), ("scan", "new_001")):
+        for part in (Path(), Path("evidence")):
+            written = (tmp_path / "out" / part / f"{case}.nii.gz").read_bytes()
+            assert written == (tmp_path / "sound" / part / f"{plain}.nii.gz").read_bytes()
