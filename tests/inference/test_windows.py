@@ -239,3 +239,42 @@ def test_logits_that_are_no_numbers_in_half_precision_are_refused(value: float) 
     data[0, 4, 4, 8] = value
     with pytest.raises(RuntimeError, match="not finite in half precision"):
         windows().predict(Recording(), data, 1, CPU)
+
+
+def empty_rule(*schemes: str):
+    statistics = {str(n): {"mean": 80.0, "std": 40.0, "percentile_00_5": -100.0} for n in range(len(schemes))}
+    plans = SimpleNamespace(foreground_intensity_properties_per_channel=statistics)
+    return empty_window_rule(plans, SimpleNamespace(normalization_schemes=list(schemes)))
+
+
+@pytest.mark.parametrize("hounsfield", [-90, -60, 20])
+def test_ct_window_just_above_the_lower_clip_is_not_empty(hounsfield: int) -> None:
+    window = torch.full((1, 4, 4, 4), (hounsfield - 80) / 40)
+    assert not empty_rule("CTNormalization")(window)
+
+
+def test_window_of_another_normalisation_is_empty_where_it_shows_nothing_but_its_lowest_value() -> None:
+    is_empty = empty_rule("ZScoreNormalization", "CTNormalization")
+    window = torch.full((2, 4, 4, 4), -4.5)  # air in the CT
+    window[0] = 3.0  # whatever the constant
+    assert is_empty(window)
+    visible = window.clone()
+    visible[0, 0] = 3.5
+    assert not is_empty(visible)
+    visible = window.clone()
+    visible[1, 0] = 0.0
+    assert not is_empty(visible)
+
+
+def test_map_of_a_case_smaller_than_the_patch_is_looked_at_with_zeros_around_it() -> None:
+    seen: list[torch.Tensor] = []
+
+    def look(window: torch.Tensor) -> torch.Tensor:
+        seen.append(window)
+        return window[0]
+
+    data = image(4, 8, 10) + 5
+    found = windows("none").blend(data, [1.0], look)
+    torch.testing.assert_close(found, data[0])
+    inside = int((seen[0] == 0).sum())
+    assert seen[0].shape == (1, *PATCH) and inside == seen[0].numel() - data.numel()
