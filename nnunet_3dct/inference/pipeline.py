@@ -135,7 +135,7 @@ class Pipeline:
         self._step(outcome)
 
     def _fail(self, case: str, error: Exception, outcome: Outcome) -> None:
-        outcome.failed[case] = str(error) or type(error).__name__
+        outcome.failed[case] = _reason(case, error)
         outcome.seconds.pop(case, None)
         trace = "".join(traceback.format_exception(error))
         if not isinstance(error, NNUNet3DCTError):
@@ -167,3 +167,8 @@ def _account(prepared: case_path.PreparedCase, content: ClassFile, seconds: dict
         f"{passes['windows']} windows of {passes['passes_per_window']} passes; preprocessing "
         f"{seconds['preprocess']:.2f} s, network {seconds['network']:.2f} s"
     )
+
+
+def _reason(case: str, error: Exception) -> str:
+    """Message of an error without the case in front, since it is listed under the case."""
+    return str(error).removeprefix(f"{case}: ") or type(error).__name__
