@@ -21,7 +21,7 @@ LOOK_EVERY = 1.0  # seconds without output after which the state is told all the
 CARRIED = 400  # bytes of earlier output that are looked at again
 TRAINING_SHARE, VALIDATION = 0.95, 0.97  # of a training step: until its last epoch ends, and when it validates
 _COUNT = re.compile(rb"\b(\d+)/(\d+)\b")
-_EPOCH = re.compile(rb": Epoch (\d+)\b")
+_EPOCH = re.compile(rb": Epoch (\d+)\b(?!/)")  # nnU-Net's, from 0; "Epoch 3/4" in a trainer's own lines counts from 1
 _VALIDATION = re.compile(rb": predicting ")
 
 

@@ -19,6 +19,7 @@ for epoch in range(4):
     for piece in ("2026-11-25 10:00:00.000000:", " ", f"Epoch {epoch}", "\\n"):  # as print does without a buffer
         print(piece, end="", flush=True)
         time.sleep(0.1)
+    print(f"2026-11-25 10:00:01.000000: Epoch {epoch + 1}/4: 3 of 9 iterations, about 2 s left", flush=True)
 print("2026-11-25 10:00:00.000000: predicting case_0", flush=True)
 time.sleep(0.4)
 """
