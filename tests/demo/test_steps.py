@@ -42,7 +42,7 @@ def test_epochs_are_told_and_the_output_is_kept(tmp_path: Path) -> None:
     fractions = [state.fraction for state in states]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
     assert [state.ended for state in states] == [False] * (len(states) - 1) + [True]
-    assert (tmp_path / "logs" / "stage_1.log").read_text().count("Epoch") == 4
+    assert (tmp_path / "logs" / "stage_1.log").read_text().count(": Epoch ") == 8
 
 
 def test_counts_of_a_progress_bar_are_told(tmp_path: Path) -> None:
