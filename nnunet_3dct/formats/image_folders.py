@@ -60,11 +60,7 @@ def list_images(folder: Path, file_ending: str, num_channels: int | None = None)
     folder = Path(folder)
     files, left_out = _image_files(folder, file_ending)
     if not files:
-        present = listing(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
-        raise ImageError(
-            f"{folder}: expected images named <case>_0000{file_ending} (the ending in dataset.json), found {present}. "
-            "Rename or convert them."
-        )
+        raise _nothing_to_list(folder, f"images named <case>_0000{file_ending}")
     channels: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         matched = re.fullmatch(r"(.+)_([0-9]{4})", stem, re.DOTALL)
@@ -91,10 +87,7 @@ def list_labels(folder: Path, file_ending: str) -> dict[str, Path]:
     folder = Path(folder)
     files, _ = _image_files(folder, file_ending)
     if not files:
-        present = listing(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
-        raise ImageError(
-            f"{folder}: expected label volumes *{file_ending} (the ending in dataset.json), found {present}."
-        )
+        raise _nothing_to_list(folder, f"label volumes *{file_ending}")
     return dict(sorted(files.items()))
 
 
@@ -119,6 +112,13 @@ def strip_ending(name: str, file_ending: str) -> str:
     if name.endswith(file_ending):
         return name[: -len(file_ending)]
     return name[: len(name) - len(_known_ending(name))]
+
+
+def _nothing_to_list(folder: Path, expected: str) -> ImageError:
+    present = listing(sorted(path.name for path in folder.iterdir()), 3) or "nothing"
+    return ImageError(
+        f"{folder}: expected {expected} (the ending in dataset.json), found {present}. Rename or convert them."
+    )
 
 
 def _image_files(folder: Path, file_ending: str) -> tuple[dict[str, Path], dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.upstream import ConfigurationManager, PlansManager, nnUNetPredictor
 
 
-class Recorder(nn.Module):
+class Recorder(nn.Module, ABC):
     """Looks to nnU-Net's sliding window like a segmentation network and notes something on the side.
 
     Args:
@@ -49,9 +50,9 @@ class Recorder(nn.Module):
         self.windows = windows
         self.clear()
 
+    @abstractmethod
     def clear(self) -> None:
         """Forget what was noted."""
-        raise NotImplementedError
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load into the wrapped network under its own names, as nnU-Net's predictor does for each fold."""
