@@ -21,6 +21,8 @@ class CaseClass:
         folds: number of networks averaged.
         saw_target: False when no window showed any predicted target; then all windows count the same.
         window_weights: for each fold the weight of every window in the class, sum 1.
+        columns: for each fold the features of the whole case, where its head reads those; see
+            :class:`~nnunet_3dct.networks.case_layout.CaseLayout`.
     """
 
     probs: tuple[float, ...]
@@ -29,15 +31,17 @@ class CaseClass:
     folds: int
     saw_target: bool
     window_weights: tuple[tuple[float, ...], ...] = ()
+    columns: tuple[Tensor, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """How it came about, for the class file."""
-        return {
+        described: dict[str, Any] = {
             "windows": self.windows,
             "passes_per_window": self.passes_per_window,
             "folds_averaged": self.folds,
             "windows_weighted_by_target": self.saw_target,
         }
+        return {**described, "whole_case": True} if self.columns else described
 
     @property
     def pred(self) -> int:
@@ -121,6 +125,7 @@ def average_folds(results: Sequence[CaseClass]) -> CaseClass:
         len(results),
         any(r.saw_target for r in results),
         tuple(weights for r in results for weights in r.window_weights),
+        tuple(columns for r in results for columns in r.columns),
     )
 
 

@@ -18,7 +18,8 @@ from nnunet_3dct.formats.image_files import is_constant
 from nnunet_3dct.inference.case_input import CaseInput
 from nnunet_3dct.inference.explanation import note_empty_map
 from nnunet_3dct.inference.model import TrainedModel
-from nnunet_3dct.inference.preprocessing import preprocess, segmentation_from_logits
+from nnunet_3dct.inference.preprocessing import network_spacing, preprocess, segmentation_from_logits
+from nnunet_3dct.inference.windows import AboutCase
 
 CONSTANT = "the image holds one and the same value in every voxel"
 NO_TARGET = "no voxel of the target was found"
@@ -88,7 +89,8 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
     Raises:
         RuntimeError: the case does not fit the device, or the pass failed.
     """
-    output = model.predict(prepared.data)
+    spacing = network_spacing(prepared.properties, model.plans_manager, model.configuration_manager)
+    output = model.predict(prepared.data, AboutCase(spacing))
     content = class_file(
         output.case_class.probs,
         model.class_names,

@@ -11,7 +11,7 @@ from torch import Tensor
 from nnunet_3dct.inference.aggregation import CaseClass, average_folds
 from nnunet_3dct.inference.backends.base import Backend
 from nnunet_3dct.inference.explanation import WindowExplainer, explain_case
-from nnunet_3dct.inference.windows import Windows
+from nnunet_3dct.inference.windows import NOTHING, AboutCase, Windows
 from nnunet_3dct.runtime import Message, is_out_of_memory, prediction_switches
 
 CPU = torch.device("cpu")
@@ -69,26 +69,27 @@ class Ensemble:
         self.ways = list(ways or ways_to_run(backends[0], sum_on_device))
         self._too_large: dict[Way, int] = {}  # voxels of the smallest case that did not fit
 
-    def predict(self, data: Tensor) -> NetworkOutput:
+    def predict(self, data: Tensor, about: AboutCase = NOTHING) -> NetworkOutput:
         """Predict one case.
 
         Args:
             data: preprocessed image ``(C, Z, Y, X)``.
+            about: what else is known of the case.
 
         Raises:
             RuntimeError: not even one pass fits the device (``torch.OutOfMemoryError``), or the pass failed.
             NNUNet3DCTError: the evidence is not finite.
         """
         with prediction_switches(self.backends[0].device, self.backends[0].precision):
-            output = self._predict_as_fits(data)
+            output = self._predict_as_fits(data, about)
             return replace(output, evidence=self._explain(data, output.case_class)) if self.explainers else output
 
-    def _predict_as_fits(self, data: Tensor) -> NetworkOutput:
+    def _predict_as_fits(self, data: Tensor, about: AboutCase) -> NetworkOutput:
         ways = [way for way in self.ways if data.numel() < self._too_large.get(way, data.numel() + 1)]
         ways = ways or self.ways[-1:]
         for way, following in zip(ways, [*ways[1:], None], strict=True):
             try:
-                return self._predict(data, *way)
+                return self._predict(data, about, *way)
             except RuntimeError as error:
                 if following is None or not is_out_of_memory(error):
                     raise
@@ -101,11 +102,11 @@ class Ensemble:
         raise AssertionError("the last way returns or raises")
 
     @torch.inference_mode()
-    def _predict(self, data: Tensor, at_once: int, results_device: torch.device) -> NetworkOutput:
+    def _predict(self, data: Tensor, about: AboutCase, at_once: int, results_device: torch.device) -> NetworkOutput:
         classes: list[CaseClass] = []
         total: Tensor | None = None
         for backend in self.backends:
-            logits, case_class = self.windows.predict(backend, data, at_once, results_device)
+            logits, case_class = self.windows.predict(backend, data, at_once, results_device, about)
             total = logits if total is None else total.add_(logits)
             classes.append(case_class)
         assert total is not None

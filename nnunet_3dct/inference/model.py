@@ -23,7 +23,7 @@ from nnunet_3dct.inference.backends import Backend, make_backend
 from nnunet_3dct.inference.ensemble import Ensemble, NetworkOutput, say_nothing
 from nnunet_3dct.inference.explanation import WindowExplainer
 from nnunet_3dct.inference.options import PredictionOptions
-from nnunet_3dct.inference.windows import Windows, empty_window_rule, mirrored_passes
+from nnunet_3dct.inference.windows import NOTHING, AboutCase, Windows, empty_window_rule, mirrored_passes
 from nnunet_3dct.networks.build import build_unet, load_saved_network
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.networks.target import TargetLabels
@@ -123,9 +123,9 @@ class TrainedModel:
         self._start_networks([self._network(checkpoint) for checkpoint in checkpoints], on_message)
         self.seconds_loading = time.perf_counter() - start
 
-    def predict(self, data: torch.Tensor) -> NetworkOutput:
+    def predict(self, data: torch.Tensor, about: AboutCase = NOTHING) -> NetworkOutput:
         """Predict a preprocessed case; see :meth:`~nnunet_3dct.inference.ensemble.Ensemble.predict`."""
-        return self._ensemble.predict(data)
+        return self._ensemble.predict(data, about)
 
     def describe(self) -> ProducedBy:
         """What produced a prediction."""

@@ -50,7 +50,7 @@ def preprocess(
     """
     preprocessor = configuration.preprocessor_class(verbose=False)
     spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
-    target = [*spacing[: image.ndim - 1 - len(configuration.spacing)], *configuration.spacing]
+    target = network_spacing(properties, plans_manager, configuration)
     if type(preprocessor) is not DefaultPreprocessor or any(configuration.use_mask_for_norm):
         data, _, _ = preprocessor.run_case_npy(image, None, properties, plans_manager, configuration, dataset_json)
         return torch.from_numpy(data).to(torch.float32).contiguous()
@@ -84,6 +84,14 @@ def preprocess(
     return resample(volume, plan)
 
 
+def network_spacing(
+    properties: dict[str, Any], plans_manager: PlansManager, configuration: ConfigurationManager
+) -> tuple[float, ...]:
+    """Spacing of a preprocessed case in mm, in the order of its axes; 2D networks keep the distance of the slices."""
+    spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    return (*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing)
+
+
 def segmentation_from_logits(
     logits: Tensor,
     properties: dict[str, Any],
@@ -103,7 +111,7 @@ def segmentation_from_logits(
     """
     spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
     shape = properties["shape_after_cropping_and_before_resampling"]
-    current = [*spacing[: len(shape) - len(configuration.spacing)], *configuration.spacing]
+    current = network_spacing(properties, plans_manager, configuration)
     plan = _plan(configuration.resampling_fn_probabilities, logits.shape[1:], shape, current, spacing)
     if plan is None:
         # imports the compiler and the training code: a second that only unusual plans are worth

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nnunet_3dct.inference.aggregation import CaseClass, ClassRecord
 from nnunet_3dct.inference.backends.base import Backend
+from nnunet_3dct.inference.whole_case import WholeCaseRecord
+from nnunet_3dct.inference.window_shares import window_shares
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.upstream import (
     ConfigurationManager,
@@ -25,6 +29,22 @@ from nnunet_3dct.upstream import (
 )
 
 Slices = tuple[slice | int, ...]
+
+
+@dataclass(frozen=True)
+class AboutCase:
+    """What a preprocessed image does not say of its case.
+
+    Attributes:
+        spacing: of its voxels in mm, in the order of its axes.
+        covariates: of the patient, encoded for the head, ``(K,)``; None for none.
+    """
+
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    covariates: np.ndarray | None = None
+
+
+NOTHING = AboutCase()
 Axes = tuple[int, ...]
 
 
@@ -84,7 +104,7 @@ class Windows:
     is_empty: Callable[[Tensor], bool] | None = None
 
     def predict(
-        self, backend: Backend, data: Tensor, at_once: int, results_device: torch.device
+        self, backend: Backend, data: Tensor, at_once: int, results_device: torch.device, about: AboutCase = NOTHING
     ) -> tuple[Tensor, CaseClass]:
         """Predict a case.
 
@@ -93,6 +113,7 @@ class Windows:
             data: preprocessed image ``(C, Z, Y, X)``.
             at_once: passes that go through the network together.
             results_device: where logits are summed.
+            about: what else is known of the case, for heads that read whole cases.
 
         Returns:
             Segmentation logits ``(L, Z, Y, X)`` in half precision on ``results_device``, and the class.
@@ -108,8 +129,13 @@ class Windows:
         gaussian = compute_gaussian(
             self.patch_size, sigma_scale=1 / 8, value_scaling_factor=10, device=results_device
         )  # fmt: skip
-        record = ClassRecord(len(self.passes), backend.averages_mirrors)
-        for window, mean in self._means(backend, padded, windows, at_once, record):
+        spatial = tuple(inside[1:])
+        record: ClassRecord | WholeCaseRecord
+        if isinstance(backend.head, WholeCaseHead):
+            record = WholeCaseRecord(backend.head, padded.shape[1:], results_device)
+        else:
+            record = ClassRecord(len(self.passes), backend.head.averages_mirrors)
+        for window, mean in self._means(backend, padded, windows, at_once, record, spatial):
             logits[window] += mean.to(results_device).mul_(gaussian)
             weights[window[1:]] += gaussian
         if len(windows) < len(window_layout(padded.shape[1:], self.patch_size, self.step_size)):
@@ -121,7 +147,10 @@ class Windows:
                 "or another checkpoint."
             )
         inside = (slice(None), *inside[1:])  # the first is of the image's channels
-        return logits[inside], record.result()
+        if isinstance(record, ClassRecord):
+            return logits[inside], record.result()
+        columns = record.columns(data, spatial, about.spacing, about.covariates)
+        return logits[inside], record.result(columns, len(self.passes))
 
     def blend(self, data: Tensor, weights: Sequence[float], look: Callable[[Tensor], Tensor]) -> Tensor:
         """One map of a case from a map of each window, averaged as logits are where windows overlap.
@@ -146,18 +175,29 @@ class Windows:
         return (total / norm.clamp_min(torch.finfo(norm.dtype).tiny))[inside[1:]]
 
     def _means(
-        self, backend: Backend, data: Tensor, windows: Sequence[Slices], at_once: int, record: ClassRecord
+        self,
+        backend: Backend,
+        data: Tensor,
+        windows: Sequence[Slices],
+        at_once: int,
+        record: ClassRecord | WholeCaseRecord,
+        inside: Sequence[slice],
     ) -> Iterator[tuple[Slices, Tensor]]:
         """Each window with its logits ``(L, *patch)``, averaged over the mirrored passes."""
         passes = [(window, axes) for window in windows for axes in self.passes]
+        whole = isinstance(record, WholeCaseRecord)
+        shares = window_shares(windows, self.patch_size, inside) if whole else []
         mean = torch.empty(0)
         done = 0
         for start in range(0, len(passes), at_once):
             batch = passes[start : start + at_once]
             inputs = torch.stack([_flip(data[window], axes).to(backend.device) for window, axes in batch])
-            classify = any(record.speaks(start + i) for i in range(len(batch)))
-            logits, class_logits = backend(inputs, classify)
-            record.add(class_logits, self.target.voxels(logits))
+            if isinstance(record, WholeCaseRecord):
+                logits = _add_windows(record, backend, inputs, batch, shares, start, len(self.passes))
+            else:
+                classify = any(record.speaks(start + i) for i in range(len(batch)))
+                logits, class_logits = backend(inputs, classify)
+                record.add(class_logits, self.target.voxels(logits))
             for found, (window, axes) in zip(logits, batch, strict=True):
                 if done % len(self.passes) == 0:
                     mean = found.float() if len(self.passes) == 1 else found.to(torch.float32, copy=True)
@@ -181,6 +221,27 @@ class Windows:
             logits[:, uncovered] = -1.0
         else:
             logits[0, uncovered] = 1.0
+
+
+def _add_windows(
+    record: WholeCaseRecord,
+    backend: Backend,
+    inputs: Tensor,
+    batch: Sequence[tuple[Slices, Axes]],
+    shares: Sequence[Tensor],
+    start: int,
+    per_window: int,
+) -> Tensor:
+    """Run passes from number ``start`` on and note the plain ones; returns their segmentation logits."""
+    plain = [n for n in range(len(batch)) if (start + n) % per_window == 0]
+    if not plain:
+        return backend(inputs, False)[0]
+    of_window = [shares[(start + n) // per_window] for n in range(len(batch))]
+    logits, pooled = backend(inputs, True, torch.stack(of_window).to(inputs.device))
+    assert pooled is not None
+    for n in plain:
+        record.add(batch[n][0], pooled[n], logits[n], of_window[n])
+    return logits
 
 
 def _flip(image: Tensor, axes: Axes) -> Tensor:

@@ -22,7 +22,9 @@ def pooled_width(spec: FeatureSpec) -> int:
     return 3 * (sum(spec.encoder_channels) + sum(spec.decoder_channels)) + 1
 
 
-def pool_features(features: UNetFeatures, target_channels: Sequence[int], regions: bool) -> Tensor:
+def pool_features(
+    features: UNetFeatures, target_channels: Sequence[int], regions: bool, importance: Tensor | None = None
+) -> Tensor:
     """Every encoder and decoder stage under the target and over the whole patch, and the size of the target.
 
     The weights are the squared target probabilities of the network's own segmentation, averaged to each stage's
@@ -33,6 +35,7 @@ def pool_features(features: UNetFeatures, target_channels: Sequence[int], region
         features: of one forward pass.
         target_channels: channels of the segmentation logits that make up the target.
         regions: whether those are overlapping regions (sigmoid) rather than labels (softmax).
+        importance: ``(B, 1, ...)``, share of each voxel of the patch, see :func:`merge_windows`; None for 1.
 
     Returns:
         ``(B, pooled_width)``: for each stage, encoder first, mean and standard deviation under the target, then the
@@ -40,17 +43,56 @@ def pool_features(features: UNetFeatures, target_channels: Sequence[int], region
     """
     with torch.autocast(features.logits.device.type, enabled=False):
         weight = _target_weight(features, target_channels, regions)
+        if importance is not None:
+            importance = importance.float()
+            weight = weight * importance
         pooled = []
         space = tuple(range(2, weight.ndim))
         for stage in (*features.encoder, *features.decoder):
             values = stage.float()
-            mask = _target_mask(weight, stage)
+            mask = _on_grid(weight, stage)
             # products of voxels rather than of matrices: runtimes that keep channels last need not turn a stage round
             under = values * mask
             mean, square = under.sum(space), (under * values).sum(space)
             variance = (square - mean.square()).clamp_min(0)
-            pooled += [mean, (variance + LEAST_VARIANCE).sqrt(), values.mean(space)]
+            over_patch = values if importance is None else values * _on_grid(importance, stage)
+            average = over_patch.mean(space) if importance is None else over_patch.sum(space)
+            pooled += [mean, (variance + LEAST_VARIANCE).sqrt(), average]
         return torch.cat([*pooled, weight.flatten(1).sum(1, keepdim=True).add(1).log2()], dim=1)
+
+
+def merge_windows(pooled: Tensor, shares: Tensor, spec: FeatureSpec) -> Tensor:
+    """The pooled features of a case from those of its windows.
+
+    Each voxel of the case has a share in every window that covers it, and its shares add up to 1: how the case is cut,
+    into how many windows and with what overlap then makes no difference but for what a network sees near the border of
+    a window.
+
+    Args:
+        pooled: ``(N, pooled_width)`` of :func:`pool_features`, float64.
+        shares: ``(N,)`` sums of the importance over each window, in voxels.
+        spec: features of the network.
+
+    Returns:
+        ``(pooled_width,)``, float64.
+    """
+    target = torch.exp2(pooled[:, -1]) - 1
+    under = (target / target.sum() if bool(target.sum() > 0) else torch.full_like(target, 1 / len(target)))[:, None]
+    patch = (shares / shares.sum())[:, None]
+    merged = []
+    for columns in stage_columns(spec):
+        mean, spread, average = pooled[:, columns].chunk(3, dim=1)
+        square = (under * (spread.square() - LEAST_VARIANCE + mean.square())).sum(0)
+        mean = (under * mean).sum(0)
+        variance = (square - mean.square()).clamp_min(0)
+        merged += [mean, (variance + LEAST_VARIANCE).sqrt(), (patch * average).sum(0)]
+    return torch.cat([*merged, (target.sum() + 1).log2()[None]])
+
+
+def stage_columns(spec: FeatureSpec) -> list[slice]:
+    """Where each stage lies in the pooled features, encoder first: mean, spread and mean over the patch in a row."""
+    ends = torch.tensor([3 * width for width in (*spec.encoder_channels, *spec.decoder_channels)]).cumsum(0).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 @torch.no_grad()
@@ -76,7 +118,7 @@ def unpool_features(
     parts = list(zip(slopes[:, :-1].split(widths, 1), origin[None, :-1].split(widths, 1), strict=True))
     weight = _target_weight(features, target_channels, regions)
     return [
-        _stage_evidence(stage.float(), _target_mask(weight, stage), *parts[3 * n : 3 * n + 3])
+        _stage_evidence(stage.float(), _on_grid(weight, stage), *parts[3 * n : 3 * n + 3])
         for n, stage in enumerate(stages)
     ]
 
@@ -99,8 +141,8 @@ def _target_weight(features: UNetFeatures, target_channels: Sequence[int], regio
     return target_probability(features.logits.detach().float(), target_channels, regions).square()
 
 
-def _target_mask(weight: Tensor, stage: Tensor) -> Tensor:
-    """The weights on a stage's grid, with the sum 1."""
+def _on_grid(weight: Tensor, stage: Tensor) -> Tensor:
+    """Weights of the patch on a stage's grid, with the sum 1."""
     mask = functional.interpolate(weight, size=stage.shape[2:], mode="area")
     return mask / mask.sum(tuple(range(2, weight.ndim)), keepdim=True).clamp_min(1e-6)
 

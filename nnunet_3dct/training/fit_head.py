@@ -1,33 +1,32 @@
-"""A last step of training: the lesion head fitted to whole volumes of the training cases.
+"""A last step of training: the case head fitted to whole volumes of the training cases.
 
 Patches are what a network needs to learn features, but few steps of gradient descent on them leave a linear classifier
 far from its optimum, and prediction shows it whole volumes. Fitting the classifier alone once more, on fixed features,
-is common practice for unbalanced classes (Kang et al., Decoupling Representation and Classifier, ICLR 2020). Every
-volume is shown in all the ways in which training mirrors it: eight views of a case say more than one.
+is common practice for unbalanced classes (Kang et al., Decoupling Representation and Classifier, ICLR 2020).
 """
 
 from __future__ import annotations
 
-import copy
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 
+from nnunet_3dct.networks.case_layout import COVARIATES
+from nnunet_3dct.networks.familiarity import Familiarity, fit_familiarity
 from nnunet_3dct.networks.heads import ClassificationHead
-from nnunet_3dct.networks.heads.lesion import LEAST_TARGET, LesionHead
-from nnunet_3dct.training.class_loss import class_weights
+from nnunet_3dct.networks.heads.case import CaseHead
+from nnunet_3dct.training.head_choice import CaseTable, Choice, Weights, choose
 
-STRENGTHS = np.logspace(-4, 1, 11)
-ABSENT = -20.0  # logit of a class without a training case
-
-Views = dict[str, np.ndarray]
+Columns = dict[str, np.ndarray]
 T = TypeVar("T")
+
+UNSEEN_PARTS = 5
+FAMILIAR = 0.975  # share of cases of the same kind that are to be familiar
+ALLOWANCE = 1.1  # on their distance, which few cases tell only roughly
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,26 @@ def attempt(work: Callable[[], T]) -> T | Failure:
         return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
+@dataclass(frozen=True)
+class KnownCases:
+    """Cases that a head is fitted to.
+
+    Attributes:
+        classes: of the training cases; those of unknown class left out.
+        groups: patient of a case; cases that are not named are a patient each.
+        unseen: cases that the network was not trained on, for the threshold of what is unusual.
+    """
+
+    classes: Mapping[str, int]
+    groups: Mapping[str, str]
+    unseen: tuple[str, ...] = ()
+
+
 def refit(
     head: ClassificationHead,
-    pool: Callable[[], Views],
-    classes: Mapping[str, int],
-    weights: str | Sequence[float],
+    columns: Callable[[], Columns],
+    known: KnownCases,
+    weights: Weights,
     gather: Callable[[Any], list[Any]],
 ) -> str:
     """Fit a head to the training cases in which the network finds the target.
@@ -60,22 +74,22 @@ def refit(
 
     Args:
         head: changed in place.
-        pool: gives this process's cases, views ``(N, width)`` of each.
-        classes: of the training cases; those of unknown class left out.
+        columns: gives this process's cases, features ``(width,)`` of each.
+        known: the cases.
         weights: of the classes, as for :func:`~nnunet_3dct.training.class_loss.class_weights`.
         gather: the value of every process.
 
     Returns:
         What was done, for the log.
     """
-    shares = gather(attempt(pool))
-    outcome: str | Failure
+    shares = gather(attempt(columns))
     failed = next((share for share in shares if isinstance(share, Failure)), None)
+    outcome: str | Failure
     if failed is not None:
         outcome = failed
     else:
-        pooled = {case: views for share in shares for case, views in share.items()}
-        outcome = attempt(lambda: _fit(pooled, head, classes, weights))
+        features = {case: row for share in shares for case, row in share.items()}
+        outcome = attempt(lambda: _refit(head, features, known, weights))
     if isinstance(outcome, Failure):
         return (
             f"WARNING: fitting the class head to whole volumes failed, it is left as trained on patches. "
@@ -84,66 +98,79 @@ def refit(
     return outcome
 
 
-def _fit(pooled: Views, head: ClassificationHead, classes: Mapping[str, int], weights: str | Sequence[float]) -> str:
-    if not isinstance(head, LesionHead):
-        raise TypeError(f"expected a LesionHead, found {type(head).__name__}")
-    cases = sorted(case for case, views in pooled.items() if views[0, -1] > LEAST_TARGET)
-    truth = np.array([classes[case] for case in cases], dtype=int)
-    counts = np.bincount(truth, minlength=head.num_classes).tolist()
+def _refit(head: ClassificationHead, features: Columns, known: KnownCases, weights: Weights) -> str:
+    if not isinstance(head, CaseHead):
+        raise TypeError(f"expected a CaseHead, found {type(head).__name__}")
+    table = case_table(features, known, lambda row: bool(head.found_target(torch.from_numpy(row[None]))[0]))
+    counts = np.bincount(table.classes, minlength=head.num_classes).tolist()
     if sum(count > 1 for count in counts) < 2:
         return (
             f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
             f"in which the network finds the target, found {counts} in each class."
         )
-    of_fold = np.bincount([*classes.values()], minlength=head.num_classes).tolist()
-    strength = fit_head(head, np.stack([pooled[case] for case in cases]), truth, class_weights(weights, of_fold))
+    choice = choose(table, head.layout, head.num_classes, weights=weights)
+    unseen = [features[case] for case in known.unseen if case in features]
+    fit_case_head(head, choice, table, np.array(unseen).reshape(-1, table.columns.shape[1]))
+    picked = "; ".join(map(str, choice.candidates))
     return (
-        f"Class head fitted to whole volumes of {len(cases)} training cases ({counts} in each class): "
-        f"logistic regression, C = {strength:.2g} by cross-validation among them."
+        f"Class head fitted to whole volumes of {len(table.cases)} training cases ({counts} in each class), the "
+        f"average of what did best in a cross-validation among them: {picked}."
     )
 
 
-def fit_head(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, class_weight: Iterable[float] | None) -> float:
-    """Set the head's statistics and linear layer to a logistic regression of ``classes`` on ``pooled``.
+def case_table(features: Columns, known: KnownCases, shows: Callable[[np.ndarray], bool]) -> CaseTable:
+    """The cases of known class in which the network finds the target, sorted.
 
     Args:
-        head: changed in place and set to evaluation, once the fit is there. The fit itself runs on the CPU in
-            float64, which not every device has.
-        pooled: features of whole volumes in several views ``(N, views, width)``. Views that show no target do not
-            count; each case counts as much as another.
-        classes: ``(N,)``, at least two different ones.
-        class_weight: one factor for each class.
-
-    Returns:
-        The inverse strength C of the regularisation, from a cross-validation by log loss; 0.01 where a class has a
-        single case.
+        features: of all cases.
+        known: the cases.
+        shows: says of the features of a case whether the network finds the target.
     """
-    fitted = copy.deepcopy(head).cpu().eval()
-    shows = pooled[..., -1] > LEAST_TARGET
-    case, _ = np.nonzero(shows)
-    views = torch.from_numpy(pooled[shows])
-    fitted.norm.set_statistics(views)
+    cases = [case for case in sorted(known.classes) if case in features and shows(features[case])]
+    return CaseTable(
+        tuple(cases),
+        np.stack([features[case] for case in cases]) if cases else np.zeros((0, 0)),
+        np.array([known.classes[case] for case in cases], dtype=int),
+        tuple(known.groups.get(case, f"case {case}") for case in cases),
+    )
+
+
+def fit_case_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.ndarray) -> None:
+    """Set the head to what was chosen, and teach it which cases are usual.
+
+    Args:
+        head: changed in place and set to evaluation, once everything is there.
+        choice: scaling and linear model.
+        table: the cases that it was fitted to.
+        unseen: columns ``(M, width)`` of cases that the network was not trained on; none is fine.
+    """
+    familiarity = learn_familiarity(head, table, unseen)
+    device = head.classifier.weight.device
+    spread = choice.scaling.spread
     with torch.no_grad():
-        x = fitted.norm(views).double().numpy() / fitted.norm.scale
-    present = np.unique(classes)
-    y, share = classes[case], (1 / shows.sum(1))[case]
-    weights = None if class_weight is None else {k: w for k, w in enumerate(class_weight) if k in present}
-    model: Any = LogisticRegression(C=0.01, class_weight=weights, max_iter=5000)
-    folds = min(5, int(np.bincount(classes)[present].min()))
-    if folds > 1:
-        inner = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(x, y, case))
-        search = GridSearchCV(model, {"C": STRENGTHS}, scoring="neg_log_loss", cv=inner)
-        model = search.fit(x, y, sample_weight=share).best_estimator_
-    else:
-        model = model.fit(x, y, sample_weight=share)
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn gives one row, for the second class against the first
-        coefficients, intercepts = np.concatenate((-coefficients, coefficients)) / 2, np.r_[-intercepts, intercepts] / 2
-    with torch.no_grad():
-        fitted.classifier.weight.zero_()
-        fitted.classifier.bias.fill_(ABSENT)
-        fitted.classifier.weight[present] = torch.from_numpy(coefficients / fitted.norm.scale).float()
-        fitted.classifier.bias[present] = torch.from_numpy(intercepts).float()
-    head.load_state_dict(fitted.state_dict())
+        head.norm.mean.copy_(torch.from_numpy(choice.scaling.mean))
+        head.norm.square.copy_(torch.from_numpy(choice.scaling.mean**2 + spread**2))
+        head.classifier.weight.copy_(torch.from_numpy(choice.model.weight / head.norm.scale))
+        head.classifier.bias.copy_(torch.from_numpy(choice.model.bias))
+    head.familiarity = familiarity.to(device)
+    head.options["known_cases"] = len(familiarity.axes)
     head.eval()
-    return float(model.C)
+
+
+def learn_familiarity(head: CaseHead, table: CaseTable, unseen: np.ndarray) -> Familiarity:
+    """What the training cases look like, and how far cases of the same kind may lie from that.
+
+    The distances of training cases come from fits to the other training cases; those of unseen cases are added.
+    """
+    used = np.ones(table.columns.shape[1], bool)
+    used[list(head.layout.blocks.get(COVARIATES, ()))] = False
+    familiarity = fit_familiarity(table.columns, used)
+    distances = [familiarity.distance(torch.from_numpy(unseen)).numpy()] if len(unseen) else []
+    parts = np.arange(len(table.cases)) % UNSEEN_PARTS
+    for part in range(UNSEEN_PARTS):
+        training, rest = table.columns[parts != part], table.columns[parts == part]
+        if len(training) > 1 and len(rest):
+            distances.append(fit_familiarity(training, used).distance(torch.from_numpy(rest)).numpy())
+    if distances:
+        familiarity.threshold.fill_(float(np.quantile(np.concatenate(distances), FAMILIAR)) * ALLOWANCE)
+    return familiarity

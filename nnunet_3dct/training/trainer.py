@@ -14,9 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.formats.calibration import keep_copy
 from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, RunRecord, SettingValue, StartedFrom, fingerprint
+from nnunet_3dct.inference.aggregation import CaseClass
+from nnunet_3dct.inference.preprocessing import network_spacing
 from nnunet_3dct.inference.recording import recording_predictor
-from nnunet_3dct.inference.windows import mirrored_passes
+from nnunet_3dct.inference.windows import AboutCase, Windows
 from nnunet_3dct.networks.heads import build_head
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training import class_data, class_validation, fit_head, resuming, run_state
@@ -44,7 +47,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         frozen_parts: modules of the U-Net that are not trained.
         from_checkpoint: whether training needs a stage-1 checkpoint.
         may_start_from_checkpoint: whether it starts from one when the variable is set.
-        fits_head_to_volumes: whether a lesion head is fitted to whole volumes at the end.
+        fits_head_to_volumes: whether a case head is fitted to whole volumes at the end.
         max_skipped_steps: non-finite steps in a row after which training stops. Higher on CUDA, where the
             gradient scaler needs some to find its scale.
 
@@ -169,7 +172,18 @@ class MultiTaskTrainer(ScheduledTrainer):
                     folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
                 ),
                 self.label_manager.foreground_labels if self.is_cascaded else None,
+                lambda case, properties: AboutCase(
+                    network_spacing(properties, self.plans_manager, self.configuration_manager)
+                ),
             ),
+            windows=Windows(
+                tuple(self.configuration_manager.patch_size),
+                class_validation.STEP_SIZE,
+                [()],
+                self.label_manager.num_segmentation_heads,
+                self.target_labels,
+            ),
+            device=self.device,
             say=self.print_to_log_file,
         )
 
@@ -276,12 +290,14 @@ class MultiTaskTrainer(ScheduledTrainer):
             self.say(*run_state.complete_folder(Path(self.output_folder)))
 
     def fit_head_to_volumes(self) -> None:
-        """Fit the lesion head to the training cases of known class."""
+        """Fit the case head to the training cases of known class."""
         training, runner = self.fold_labels.training, self.volume_runner()
         classes = {case: training[case] for case in class_data.known(training)}
-        mirrors = mirrored_passes(self.inference_allowed_mirroring_axes, "full")
+        unseen = tuple(case for case in self.fold_labels.validation if case not in training)
+        known = fit_head.KnownCases(classes, self.class_labels.groups, unseen)
         head, weights = self.multitask_network.cls_head, self.preflight.weighting.volumes
-        self.say(fit_head.refit(head, lambda: runner.pool(sorted(classes), mirrors), classes, weights, self.gather))
+        cases = sorted({*classes, *known.unseen})
+        self.say(fit_head.refit(head, lambda: runner.columns(cases), known, weights, self.gather))
 
     # ------------------------------------------------------------------ final validation
 
@@ -295,13 +311,8 @@ class MultiTaskTrainer(ScheduledTrainer):
         if self.local_rank == 0:
             self.say(class_validation.set_aside_other_cases(folder, self.fold_labels.validation, ending))
         axes = self.inference_allowed_mirroring_axes
-        network = self.network.module if self.is_ddp else self.network
-        recorder = class_validation.ValidationRecorder(
-            network, self.target_labels, axes, self.configuration_manager.patch_size
-        )
-        with recorder.in_place(self):
-            super().perform_actual_validation(save_probabilities)
-        results = {case: found for share in self.gather(recorder.finish()) for case, found in share.items()}
+        shares = self.gather(self._validate(save_probabilities))
+        results = {case: found for share in shares for case, found in share.items()}
         if self.local_rank == 0:
             head_weights = fingerprint(self.multitask_network.cls_head.state_dict())
             names = self.dataset_json.get("class_names")
@@ -311,6 +322,24 @@ class MultiTaskTrainer(ScheduledTrainer):
             if macro_f1 is not None:
                 self.logger.log_summary("final_val/f1_macro", macro_f1)
             self.say(line)
+
+    def _validate(self, save_probabilities: bool) -> dict[str, CaseClass]:
+        """nnU-Net's validation, and the class of each case of this process's share.
+
+        It is noted in the same passes, or read from whole cases afterwards, where one pass over each window is enough.
+        """
+        if isinstance(self.multitask_network.cls_head, WholeCaseHead):
+            super().perform_actual_validation(save_probabilities)
+            return self.volume_runner().classify(list(self.fold_labels.validation))
+        recorder = class_validation.ValidationRecorder(
+            self.network.module if self.is_ddp else self.network,
+            self.target_labels,
+            self.inference_allowed_mirroring_axes,
+            self.configuration_manager.patch_size,
+        )
+        with recorder.in_place(self):
+            super().perform_actual_validation(save_probabilities)
+        return recorder.finish()
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from nnunet_3dct.formats.dataset_json import num_channels
+from nnunet_3dct.inference.measurements import measurement_names
 from nnunet_3dct.training.schedule import CombinedOptimizer, GroupLRScheduler, cosine, poly, sgd, split_parameters
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
 from nnunet_3dct.training.trainer import MultiTaskTrainer
@@ -68,12 +70,12 @@ class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
 
 
 class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
-    """Lesion head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
+    """Case head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
 
     From a stage-1 checkpoint when one is given, else from scratch.
     """
 
-    head_name = "lesion"
+    head_name = "case"
     head_lr = 3e-3
     default_class_weights = "balanced"
     label_smoothing = 0.05
@@ -81,8 +83,9 @@ class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
     fits_head_to_volumes = True
 
     def build_head_options(self) -> dict[str, Any]:
-        target = self.target_labels
-        return {**super().build_head_options(), "target_channels": target.channels, "regions": target.has_regions}
+        target, channels = self.target_labels, num_channels(self.dataset_json)
+        options = {"channels": channels, "measured": measurement_names(channels), **super().build_head_options()}
+        return {**options, "target_channels": target.channels, "regions": target.has_regions}
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""

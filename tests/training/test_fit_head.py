@@ -1,4 +1,4 @@
-"""The lesion head's last step: a logistic regression on whole volumes of the training cases."""
+"""The case head's last step: a linear classifier on whole volumes of the training cases."""
 
 from __future__ import annotations
 
@@ -8,62 +8,137 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
+from nnunet_3dct.inference.measurements import measurement_names
 from nnunet_3dct.networks.heads import FeatureSpec, build_head
-from nnunet_3dct.networks.heads.lesion import LesionHead
-from nnunet_3dct.networks.pooling import pooled_width
-from nnunet_3dct.probe.features import FeatureExtractor
+from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.training import fit_head as head_refit
-from nnunet_3dct.training.fit_head import attempt, fit_head, refit
+from nnunet_3dct.training.fit_head import KnownCases, attempt, case_table, fit_case_head, refit
+from nnunet_3dct.training.head_choice import choose
 from tests import toy
 
 SPEC = FeatureSpec((3, 4), (3,), 3)
+SIZE = 3 * (3 + 4 + 3)  # column of the target's size
 
 
-def problem(classes: list[int], n: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Features of few clear and many useless columns, on very different scales; the last is a target's size."""
-    rng = np.random.default_rng(0)
-    y = rng.choice(classes, n)
-    x = rng.normal(size=(n, pooled_width(SPEC))) * rng.uniform(0.1, 9, pooled_width(SPEC)) + 5
-    x[:, 3] += 3 * y
-    x[:, -1] = 8 + rng.normal(size=n)
-    return x, y
-
-
-def lesion_head(num_classes: int) -> LesionHead:
-    head = build_head("lesion", SPEC, num_classes)
-    assert isinstance(head, LesionHead)
+def case_head(num_classes: int) -> CaseHead:
+    head = build_head("case", SPEC, num_classes, measured=measurement_names(1))
+    assert isinstance(head, CaseHead)
     return head
 
 
+def problem(classes: list[int], n: int = 40, seed: int = 0) -> tuple[dict[str, np.ndarray], KnownCases]:
+    """Features of few clear and many useless columns, on very different scales; all cases show the target."""
+    rng = np.random.default_rng(seed)
+    width = len(case_head(2).layout.names)
+    y = np.resize(classes, n)
+    x = rng.normal(size=(n, width)) * np.random.default_rng(0).uniform(0.1, 9, width) + 5
+    x[:, 1] += 30 * y
+    x[:, SIZE + 1] -= 30 * y
+    x[:, SIZE] = 8 + rng.random(n)
+    cases = [f"case_{k:03d}" for k in range(n)]
+    return dict(zip(cases, x, strict=True)), KnownCases(dict(zip(cases, y.tolist(), strict=True)), {})
+
+
+def fitted(head: CaseHead, features: dict[str, np.ndarray], known: KnownCases, weights: str = "balanced") -> str:
+    return refit(head, lambda: features, known, weights, lambda own: [own])
+
+
 @pytest.mark.parametrize(("num_classes", "classes"), [(2, [0, 1]), (3, [0, 1, 2]), (4, [1, 3]), (4, [0, 1, 3])])
-def test_head_says_what_scikit_learn_says(num_classes: int, classes: list[int]) -> None:
-    x, y = problem(classes)
-    head = lesion_head(num_classes)
-    strength = fit_head(head, x[:, None], y, [1.0 + k for k in range(num_classes)])
-    scaler = StandardScaler().fit(x)
-    reference = LogisticRegression(C=strength, class_weight={k: 1.0 + k for k in classes}, max_iter=5000)
-    reference.fit(scaler.transform(x).clip(-5, 5), y)
-    held_out, _ = problem(classes, 60)
+def test_head_says_what_the_choice_says(num_classes: int, classes: list[int]) -> None:
+    features, known = problem(classes)
+    head = case_head(num_classes)
+    message = fitted(head, features, known)
+    assert f"whole volumes of {len(features)} training cases" in message
+    table = case_table(features, known, lambda row: True)
+    choice = choose(table, head.layout, num_classes)
+    new, truth = problem(classes, 60, seed=1)
+    rows = np.stack(list(new.values()))
     with torch.no_grad():
-        probs = head.classify(torch.from_numpy(held_out).float()).softmax(1).numpy()
-    np.testing.assert_allclose(
-        probs[:, classes], reference.predict_proba(scaler.transform(held_out).clip(-5, 5)), atol=2e-3
-    )
-    assert probs[:, [k for k in range(num_classes) if k not in classes]].max(initial=0) < 1e-3
+        logits = head.classify_case(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(logits, choice.logits(rows), atol=1e-2)
+    assert (logits.argmax(1) == [*truth.classes.values()]).mean() > 0.9
+    absent = [k for k in range(num_classes) if k not in classes]
+    assert torch.from_numpy(logits).softmax(1).numpy()[:, absent].max(initial=0) < 1e-3
 
 
-def test_a_class_with_a_single_case_is_fitted_without_cross_validation() -> None:
-    x, y = problem([0, 1])
-    y[:] = 0
-    y[0] = 1
-    assert fit_head(lesion_head(2), x[:, None], y, None) == 0.01
+def test_a_measurement_that_is_missing_counts_as_average() -> None:
+    features, known = problem([0, 1, 2])
+    head = case_head(3)
+    fitted(head, features, known)
+    row = torch.from_numpy(features["case_000"])
+    missing, average = row.clone(), row.clone()
+    missing[SIZE + 1 :] = float("nan")
+    average[SIZE + 1 :] = head.norm.mean[SIZE + 1 :].double()
+    torch.testing.assert_close(head.classify_case(missing[None]), head.classify_case(average[None]))
+
+
+def test_contributions_add_up_to_the_margin_with_the_bias() -> None:
+    features, known = problem([0, 1, 2])
+    head = case_head(3)
+    fitted(head, features, known)
+    row = torch.from_numpy(features["case_004"]).float()
+    logits = head.classify_case(row[None])[0]
+    bias = head.classifier.bias
+    for label in range(3):
+        others = [k for k in range(3) if k != label]
+        margin = logits[label] - logits[others].mean()
+        of_bias = bias[label] - bias[others].mean()
+        torch.testing.assert_close(head.contributions(row, label).sum() + of_bias, margin, rtol=1e-3, atol=1e-3)
+
+
+def test_cases_of_the_kind_are_familiar_and_others_are_not() -> None:
+    features, known = problem([0, 1, 2], 80)
+    head = case_head(3)
+    fitted(head, features, known)
+    same = torch.from_numpy(np.stack(list(problem([0, 1, 2], 100, seed=5)[0].values())))
+    assert head.familiarity.is_unfamiliar(same).float().mean() < 0.1
+    assert head.familiarity.is_unfamiliar(same + 60).all() and head.familiarity.is_unfamiliar(-same).all()
+
+
+def left_alone(head: CaseHead, columns: Callable[[], dict[str, np.ndarray]], known: KnownCases) -> str:
+    """What is said of a fit that leaves the head as it is."""
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    message = refit(head, columns, known, "none", lambda value: [value])
+    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+    assert "left as trained on patches" in message
+    return message
+
+
+def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
+    features, known = problem([0, 1])
+    for case in list(features)[1:]:
+        features[case][SIZE] = 0
+    message = left_alone(case_head(2), lambda: features, known)
+    assert "needs two cases of two classes" in message and "in each class" in message
+
+
+def test_head_stays_as_it_is_where_the_fit_fails_midway(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, known = problem([0, 1])
+
+    def broken(*args: object) -> None:
+        raise ValueError("singular")
+
+    monkeypatch.setattr(head_refit, "learn_familiarity", broken)
+    message = left_alone(case_head(2), lambda: features, known)
+    assert message.startswith("WARNING") and "ValueError: singular" in message
+
+
+def test_head_stays_as_it_is_where_another_process_has_failed() -> None:
+    features, known = problem([0, 1])
+
+    def broken() -> dict[str, np.ndarray]:
+        raise RuntimeError("CUDA out of memory")
+
+    other = attempt(broken)
+    head = case_head(2)
+    before = head.classifier.weight.clone()
+    message = refit(head, lambda: features, known, "none", lambda own: [own, other])
+    assert "CUDA out of memory" in message and torch.equal(head.classifier.weight, before)
 
 
 def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patches(
-    nnunet: Path, trained_results: Path, toy_root: Path, monkeypatch: pytest.MonkeyPatch
+    nnunet: Path, trained_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage_1 = toy.trained_folder(trained_results, toy.STAGE1) / "fold_0" / "checkpoint_best.pth"
     monkeypatch.setenv("NNUNETV2_PRE_CHECKPOINT_PATH", str(stage_1))
@@ -76,86 +151,24 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
         before.append({k: v.clone() for k, v in trainer.multitask_network.state_dict().items()})
         fit_to_volumes()
 
+    tables: list[object] = []
+
+    def watched(head: CaseHead, choice: object, table: object, unseen: np.ndarray) -> None:
+        tables.append(table)
+        assert len(unseen) == len(toy.VALIDATION)
+        fit_case_head(head, choice, table, unseen)  # type: ignore[arg-type]
+
     monkeypatch.setattr(trainer, "fit_head_to_volumes", noted)
-    fits: list[tuple[tuple[np.ndarray, np.ndarray], float]] = []
-
-    def watched(head: LesionHead, pooled: np.ndarray, classes: np.ndarray, weights: object) -> float:
-        fits.append(((pooled, classes), fit_head(head, pooled, classes, weights)))  # type: ignore[arg-type]
-        return fits[0][1]
-
-    monkeypatch.setattr(head_refit, "fit_head", watched)
+    monkeypatch.setattr(head_refit, "fit_case_head", watched)
     trainer.run_training()
     after = trainer.multitask_network.state_dict()
-    changed = {k for k, v in before[0].items() if not torch.equal(v, after[k])}
-    assert changed == {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
-
-    extractor = FeatureExtractor(Path(trainer.output_folder_base), 0, "checkpoint_final.pth", None, torch.device("cpu"))
+    changed = {k for k, v in before[0].items() if v.shape != after[k].shape or not torch.equal(v, after[k])}
+    fitted = {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
+    assert fitted <= changed and all(k in fitted or k.startswith("cls_head.familiarity.") for k in changed)
     training = sorted(c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0)
-    cases = dict(extractor.extract(toy_root / "preprocessed" / toy.DATASET, training))
-    (found, classes), _ = fits[0]
-    assert found.shape[:2] == (len(training), 8)
-    np.testing.assert_allclose(found[:, 0], np.stack([cases[c].pooled for c in training]), rtol=1e-4, atol=1e-4)
-    assert classes.tolist() == [trainer.class_labels.by_case[c] for c in training]
-    _, image = next(iter(trainer.volume_runner().volumes_of(training[:1])))
-    mirrored, _, _ = extractor.pool(image.flip([2]))
-    np.testing.assert_allclose(found[0, 2], mirrored, rtol=1e-4, atol=1e-4)
-    assert np.abs(mirrored - found[0, 0]).max() > 1e-3
-
-
-def test_views_of_a_case_count_together_as_much_as_one_case() -> None:
-    x, y = problem([0, 1, 2])
-    once, twice = lesion_head(3), lesion_head(3)
-    strength = fit_head(once, x[:, None], y, None)
-    assert fit_head(twice, np.stack((x, x), 1), y, None) == strength
-    torch.testing.assert_close(twice.classifier.weight, once.classifier.weight, rtol=1e-2, atol=1e-3)
-
-
-def test_views_without_target_do_not_count() -> None:
-    x, y = problem([0, 1, 2])
-    once, twice = lesion_head(3), lesion_head(3)
-    blind = np.full_like(x, 99)
-    blind[:, -1] = 0
-    assert fit_head(once, x[:, None], y, None) == fit_head(twice, np.stack((x, blind), 1), y, None)
-    torch.testing.assert_close(twice.classifier.weight, once.classifier.weight, rtol=1e-2, atol=1e-3)
-
-
-def left_alone(head: LesionHead, pool: Callable[[], dict[str, np.ndarray]], classes: dict[str, int]) -> str:
-    """What is said of a fit that leaves the head as it is."""
-    before = {k: v.clone() for k, v in head.state_dict().items()}
-    message = refit(head, pool, classes, "none", lambda value: [value])
-    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
-    assert "left as trained on patches" in message
-    return message
-
-
-def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
-    x, y = problem([0, 1])
-    x[1:, -1] = 0
-    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
-    message = left_alone(lesion_head(2), lambda: cases, {f"case_{n}": int(k) for n, k in enumerate(y)})
-    assert "needs two cases of two classes" in message and "in each class" in message
-
-
-def test_head_stays_as_it_is_where_the_fit_fails_midway() -> None:
-    x, y = problem([0, 1])
-    x[3, 0] = float("nan")
-    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
-    message = left_alone(lesion_head(2), lambda: cases, {f"case_{n}": int(k) for n, k in enumerate(y)})
-    assert message.startswith("WARNING") and "ValueError" in message
-
-
-def test_head_stays_as_it_is_where_another_process_has_failed() -> None:
-    x, y = problem([0, 1])
-    cases = {f"case_{n}": row[None] for n, row in enumerate(x)}
-
-    def broken() -> dict[str, np.ndarray]:
-        raise RuntimeError("CUDA out of memory")
-
-    other = attempt(broken)
-    head = lesion_head(2)
-    before = head.classifier.weight.clone()
-    message = refit(head, lambda: cases, dict(zip(cases, y.tolist(), strict=True)), "none", lambda own: [own, other])
-    assert "CUDA out of memory" in message and torch.equal(head.classifier.weight, before)
+    assert list(tables[0].cases) == training  # type: ignore[attr-defined]
+    final = torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=True)
+    assert final["cls_head_config"]["options"]["known_cases"] > 0
 
 
 def test_failing_fit_costs_neither_the_final_checkpoint_nor_the_validation(
@@ -167,7 +180,7 @@ def test_failing_fit_costs_neither_the_final_checkpoint_nor_the_validation(
     def broken(*args: object) -> float:
         raise RuntimeError("MPS framework does not support float64")
 
-    monkeypatch.setattr(head_refit, "fit_head", broken)
+    monkeypatch.setattr(head_refit, "fit_case_head", broken)
     toy.train("nnUNetTrainer_CLSHeadLesion")
     fold = toy.trained_folder(nnunet, "nnUNetTrainer_CLSHeadLesion") / "fold_0"
     final, best = (torch.load(fold / f"checkpoint_{name}.pth", weights_only=True) for name in ("final", "best"))
@@ -185,7 +198,7 @@ def test_training_that_is_killed_during_the_fit_has_its_final_checkpoint(
     def killed(*args: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_refit, "fit_head", killed)
+    monkeypatch.setattr(head_refit, "fit_case_head", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer.run_training()
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nnunet_3dct.networks.heads import ClassificationHead
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 
 
@@ -18,27 +19,31 @@ class Backend(ABC):
         name: ``torch`` or ``openvino``.
         precision: ``f32``, ``bf16`` or ``fp16``, that of the convolutions.
         device: where windows are expected and outputs lie.
-        averages_mirrors: as the network's head has it.
+        head: of the network.
         windows_at_once: how many windows a call takes at best.
     """
 
     name: str
     precision: str
     device: torch.device
-    averages_mirrors: bool
+    head: ClassificationHead
     windows_at_once: int = 1
 
     @abstractmethod
-    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, windows: Tensor, classify: bool = True, importance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Predict windows.
 
         Args:
             windows: ``(B, C, *patch)``, float32, on :attr:`device`.
             classify: whether the class is wanted; without it the head and what it needs are left out.
+            importance: ``(B, 1, *patch)``, float32, on :attr:`device`, for a head of whole cases.
 
         Returns:
             Segmentation logits ``(B, L, *patch)``, which may be overwritten by the next call, and class logits
-            ``(B, n)`` in float32, or None without ``classify``.
+            ``(B, n)`` in float32, or the features of each window for a head of whole cases, or None
+            without ``classify``.
 
         Raises:
             torch.OutOfMemoryError: the batch is too large for the device.
@@ -65,14 +70,22 @@ class Summarizing(torch.nn.Module):
         head: ClassificationHead = network.cls_head
         self.whole_head = type(head).forward is not ClassificationHead.forward
 
-    def forward(self, x: Tensor, classify: bool = True) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, classify: bool = True, importance: Tensor | None = None) -> tuple[Tensor, ...]:
         if not classify:
             return (self.network(x),)
         logits, features = self.network.segment_with_features(x)
         head = self.network.cls_head
-        summary = (head(features),) if self.whole_head else head.summarize(features)
+        if isinstance(head, WholeCaseHead):
+            summary = head.summarize(features, importance)
+        else:
+            summary = (head(features),) if self.whole_head else head.summarize(features)
         return (logits, *summary)
 
     def classify(self, *summary: Tensor) -> Tensor:
-        """Class logits ``(B, n)``."""
-        return summary[0] if self.whole_head else self.network.cls_head.classify(*summary)
+        """Class logits ``(B, n)``, or the features of each window for a head of whole cases."""
+        head: ClassificationHead = self.network.cls_head
+        return (
+            summary[0]
+            if self.whole_head or isinstance(head, WholeCaseHead)
+            else self.network.cls_head.classify(*summary)
+        )

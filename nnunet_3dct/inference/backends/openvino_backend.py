@@ -23,13 +23,14 @@ from torch import Tensor
 
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.inference.backends.base import Backend, Summarizing
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.runtime import CACHE_VARIABLE, Message, cache_folder
 
 KEPT_MODELS = 20
 LARGE_NORM = 20_000  # voxels
 DAY = 24 * 3600  # seconds
-FORMAT = 1  # of what is cached; raise it when Summarizing changes what it computes
+FORMAT = 2  # of what is cached; raise it when Summarizing changes what it computes
 
 
 class OpenVINOBackend(Backend):
@@ -63,7 +64,7 @@ class OpenVINOBackend(Backend):
 
         core = openvino.Core()
         self.precision = openvino_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        self.averages_mirrors = network.cls_head.averages_mirrors
+        self.head = network.cls_head
         self._network = Summarizing(network.eval())
         self._model = _converted(core, self._network, window_shape, on_message)
         if self.precision == "f32":
@@ -77,10 +78,13 @@ class OpenVINOBackend(Backend):
         self._requests: dict[bool, Any] = {True: self._compile(self._model).create_infer_request()}
 
     @torch.inference_mode()
-    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, windows: Tensor, classify: bool = True, importance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         assert len(windows) == 1, "the model is compiled for one window"
         request = self._request(classify)
-        found = request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        inputs = [windows] if importance is None or not classify else [windows, importance]
+        found = request.infer([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True, share_outputs=True)
         logits, *summary = (torch.from_numpy(output) for output in found.to_tuple())
         return logits, self._network.classify(*summary) if classify else None
 
@@ -137,11 +141,26 @@ def _converted(core: Any, network: Summarizing, window_shape: Sequence[int], on_
 def _convert(network: Summarizing, window_shape: Sequence[int]) -> Any:
     import openvino
 
-    example = torch.zeros(1, *window_shape)
+    example = [torch.zeros(1, *window_shape)]
+    traceable: torch.nn.Module = network
+    if isinstance(network.network.cls_head, WholeCaseHead):
+        traceable = _WithImportance(network)
+        example.append(torch.ones(1, 1, *window_shape[1:]))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing takes shapes for constants, which they are here
-        traced = torch.jit.trace(network, example, check_trace=False)
-        return openvino.convert_model(traced, input=[1, *window_shape])
+        traced = torch.jit.trace(traceable, tuple(example), check_trace=False)
+        return openvino.convert_model(traced, input=[list(tensor.shape) for tensor in example])
+
+
+class _WithImportance(torch.nn.Module):
+    """Tracing takes arguments by their place."""
+
+    def __init__(self, network: Summarizing) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, importance: Tensor) -> tuple[Tensor, ...]:
+        return self.network(x, True, importance)
 
 
 def precise_instance_norms(model: Any) -> Any:
@@ -198,7 +217,7 @@ def _logits_only(model: Any) -> Any:
     import openvino
 
     model = model.clone()
-    return openvino.Model([model.output(0)], model.get_parameters())
+    return openvino.Model([model.output(0)], model.get_parameters()[:1])
 
 
 def _store(model: Any, folder: Path) -> None:
@@ -227,17 +246,26 @@ def _store(model: Any, folder: Path) -> None:
 
 
 def _key(network: Summarizing, window_shape: Sequence[int]) -> str:
-    """Fingerprint of weights, architecture, window and versions."""
+    """Fingerprint of weights, architecture, window and versions; of a head of whole cases only its target.
+
+    What such a head makes of the features is not in the graph: a head that is fitted anew needs no new conversion.
+    """
     import openvino
 
     digest = hashlib.sha256(repr((FORMAT, openvino.__version__, torch.__version__, tuple(window_shape))).encode())
-    digest.update(repr(network).encode())
     head = network.network.cls_head
-    digest.update(repr((head.name, head.num_classes, sorted(head.options.items()))).encode())
+    state = network.state_dict()
+    if isinstance(head, WholeCaseHead):
+        parts = (network.network.encoder, network.network.decoder, head.name, head.target_channels, head.regions)
+        digest.update(repr(parts).encode())
+        state = {name: tensor for name, tensor in state.items() if "cls_head." not in name}
+    else:
+        digest.update(repr(network).encode())
+        digest.update(repr((head.name, head.num_classes, sorted(head.options.items()))).encode())
     if not type(head).__module__.startswith("nnunet_3dct."):  # FORMAT stands for the code of ours
         with contextlib.suppress(OSError, TypeError):
             digest.update(inspect.getsource(inspect.getmodule(type(head)) or type(head)).encode())
-    for name, tensor in network.state_dict().items():
+    for name, tensor in state.items():
         digest.update(repr((name, tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()[:32]

@@ -40,16 +40,18 @@ class TorchBackend(Backend):
     ) -> None:
         self.device = device
         self.precision = torch_precision(precision, device)
-        self.averages_mirrors = network.cls_head.averages_mirrors
         self.windows_at_once = WINDOWS_ON_CUDA if device.type == "cuda" else 1
         self.network = network.to(device).eval()
+        self.head = self.network.cls_head
         self._summarizing = Summarizing(self.network)
         self.runs = torch.compile(self._summarizing) if compile_network else self._summarizing
 
     @torch.inference_mode()
-    def __call__(self, windows: Tensor, classify: bool = True) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, windows: Tensor, classify: bool = True, importance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         with self._autocast():
-            logits, *summary = self.runs(windows, classify)
+            logits, *summary = self.runs(windows, classify, importance)
         if not classify:
             return logits, None
         summary = [part.float() for part in summary]

@@ -70,13 +70,14 @@ def build_head(name: str, spec: FeatureSpec, num_classes: int, **options: Any) -
 
 
 # they register themselves
-from nnunet_3dct.networks.heads import detached, grid, lesion, memory_attention, simple  # noqa: E402
+from nnunet_3dct.networks.heads import case, detached, grid, lesion, memory_attention, simple  # noqa: E402
 
 __all__ = [
     "ClassificationHead",
     "FeatureSpec",
     "UNetFeatures",
     "build_head",
+    "case",
     "detached",
     "grid",
     "head_names",

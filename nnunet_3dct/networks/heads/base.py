@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -93,3 +94,44 @@ class ClassificationHead(nn.Module):
         may take itself apart.
         """
         return hirescam(self, features, label)
+
+
+class WholeCaseHead(ClassificationHead):
+    """Base of the heads that compute the class once a case, from features of all its windows.
+
+    Prediction gives :meth:`summarize` the share of every voxel in the window, puts the windows of a case together with
+    :meth:`merge`, adds what is measured of the case as a whole and calls :meth:`classify_case`. Training on patches
+    goes through :meth:`classify`, as for every head.
+
+    Attributes:
+        target_channels, regions: of the segmentation logits, see
+            :func:`~nnunet_3dct.networks.pooling.target_probability`.
+        channels: of the image; a cascade's network gets more.
+    """
+
+    averages_mirrors = False
+    target_channels: list[int]
+    regions: bool
+    channels: int
+
+    @abstractmethod
+    def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:
+        """One tensor of features ``(B, network_width)`` of each window.
+
+        Args:
+            features: of one pass.
+            importance: share of each voxel ``(B, 1, ...)``, None for 1.
+        """
+
+    @abstractmethod
+    def merge(self, windows: Tensor, shares: Tensor) -> Tensor:
+        """Features of a case ``(network_width,)`` from those of its windows.
+
+        Args:
+            windows: ``(N, network_width)`` of :meth:`summarize`, float64.
+            shares: ``(N,)`` voxels that each window stands for, float64.
+        """
+
+    @abstractmethod
+    def classify_case(self, columns: Tensor) -> Tensor:
+        """Class logits ``(N, num_classes)`` of whole cases ``(N, width)``; NaN for what is missing."""

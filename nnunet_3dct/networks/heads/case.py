@@ -1,0 +1,148 @@
+"""The case head: one linear layer over features of the whole case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_3dct.networks.attribution import class_margin
+from nnunet_3dct.networks.case_layout import CaseLayout
+from nnunet_3dct.networks.familiarity import Familiarity
+from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.heads import register_head
+from nnunet_3dct.networks.heads.base import WholeCaseHead
+from nnunet_3dct.networks.pooling import merge_windows, pool_features, pooled_width, unpool_features
+from nnunet_3dct.networks.standardize import RunningStandardize
+
+LEAST_SPREAD = 1e-3
+LEAST_TARGET = 3.0  # log2 of the voxels below which averages under the target mean nothing
+
+
+@register_head
+class CaseHead(WholeCaseHead):
+    """A linear classifier of what a whole case shows under the target.
+
+    The class is computed once a case. Every window gives mean and spread of each encoder and decoder stage where the
+    network sees the target; :meth:`merge` puts the windows together. Beside them stand what is measured of the image
+    under the predicted target, and covariates of the patient. Which of these columns have a weight, and which
+    classifier finds the weights, is chosen on the training cases: :mod:`nnunet_3dct.training.head_choice`.
+
+    In training on patches the columns that only a whole case has count as average.
+
+    Args:
+        spec: features of the network.
+        num_classes: number of classes.
+        target_channels: channels of the segmentation logits that make up the target.
+        regions: whether those are overlapping regions (sigmoid) rather than labels (softmax).
+        channels: of the image that is measured.
+        measured: block -> names of what is measured of the image.
+        covariates: encoding of the patient's covariates, see :mod:`nnunet_3dct.formats.clinical`; None for none.
+        covariate_names: of its columns.
+        dropout: before the linear layer, in training on patches.
+        gradient: share of the class loss's gradient that reaches the network, 0 to 1. At 0 the network learns from
+            the segmentation alone.
+        known_cases: number of training directions that :class:`~nnunet_3dct.networks.familiarity.Familiarity` holds.
+    """
+
+    name = "case"
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        target_channels: Sequence[int] = (1,),
+        regions: bool = False,
+        channels: int = 1,
+        measured: Mapping[str, Sequence[str]] | None = None,
+        covariates: dict[str, Any] | None = None,
+        covariate_names: Sequence[str] = (),
+        dropout: float = 0.1,
+        gradient: float = 0.0,
+        known_cases: int = 0,
+    ) -> None:
+        measured = {block: list(names) for block, names in (measured or {}).items()}
+        options = {"target_channels": list(target_channels), "regions": regions, "channels": channels}
+        options |= {
+            "measured": measured,
+            "covariates": covariates,
+            "covariate_names": list(covariate_names),
+            "known_cases": known_cases,
+        }
+        super().__init__(spec, num_classes, **options, dropout=dropout, gradient=gradient)
+        self.target_channels = list(target_channels)
+        self.regions = regions
+        self.channels = channels
+        self.gradient = gradient
+        self.layout = CaseLayout.of(spec, measured, covariate_names)
+        width = len(self.layout.names)
+        self.norm = RunningStandardize(width, least_spread=LEAST_SPREAD)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, num_classes)
+        with torch.no_grad():
+            self.classifier.weight[:, pooled_width(spec) :] = 0
+        self.familiarity = Familiarity(width, known_cases)
+
+    def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Pooled features of a window ``(B, network_width)``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient > 0):
+            pooled = pool_features(features, self.target_channels, self.regions, importance)
+        return (torch.lerp(pooled.detach(), pooled, self.gradient) if 0 < self.gradient < 1 else pooled,)
+
+    def merge(self, windows: Tensor, shares: Tensor) -> Tensor:
+        """See :func:`~nnunet_3dct.networks.pooling.merge_windows`."""
+        return merge_windows(windows, shares, self.spec)
+
+    def classify(self, *summary: Tensor) -> Tensor:
+        """Class logits of patches, by the columns of the network alone."""
+        (pooled,) = summary
+        shows_target = pooled[:, -1] > LEAST_TARGET
+        with torch.autocast(pooled.device.type, enabled=False):
+            rest = self.norm.mean[pooled.shape[1] :].expand(len(pooled), -1)
+            return self.classifier(self.dropout(self.norm(torch.cat([pooled, rest], dim=1), shows_target)))
+
+    def found_target(self, columns: Tensor) -> Tensor:
+        """Whether cases ``(N, width)`` show any target, bool ``(N,)``."""
+        return columns[:, self.layout.network_width - 1] > LEAST_TARGET
+
+    def complete(self, columns: Tensor) -> Tensor:
+        """The columns of cases ``(N, width)`` with the average of the training cases where something is missing."""
+        return torch.where(torch.isfinite(columns), columns, self.norm.mean.to(columns.dtype))
+
+    def classify_case(self, columns: Tensor) -> Tensor:
+        """Class logits ``(N, num_classes)`` of whole cases; NaN counts as average.
+
+        Args:
+            columns: ``(N, width)``, see :class:`~nnunet_3dct.networks.case_layout.CaseLayout`.
+        """
+        with torch.autocast(columns.device.type, enabled=False):
+            return self.classifier(self.norm(self.complete(columns.float())))
+
+    @torch.no_grad()
+    def contributions(self, columns: Tensor, label: int) -> Tensor:
+        """What each column adds to the margin of a class above the others, ``(width,)``; the bias adds the rest.
+
+        Args:
+            columns: of one case ``(width,)``.
+            label: the class.
+        """
+        standardized = self.norm(self.complete(columns[None].float()))[0]
+        return standardized * class_margin(self.classifier.weight.T, label)
+
+    @torch.no_grad()
+    def evidence(self, features: UNetFeatures, label: int) -> list[Tensor]:
+        """The columns of the network taken apart exactly, against what the training cases show on average.
+
+        What is measured of the image has its place in the outline as a whole and is told in words instead, see
+        :mod:`nnunet_3dct.inference.reasons`.
+        """
+        (pooled,) = self.summarize(features)
+        width = pooled.shape[1]
+        above = pooled - self.norm.mean[:width]
+        rest = self.norm.mean[width:].expand(len(pooled), -1)
+        standardized = self.norm(torch.cat([pooled, rest], dim=1))[:, :width]
+        slopes = standardized / torch.where(above == 0, 1.0, above)  # a feature that is cut off keeps its limit
+        slopes = slopes * class_margin(self.classifier.weight.T, label)[:width]
+        return unpool_features(features, self.target_channels, self.regions, slopes, self.norm.mean[:width])
