@@ -47,11 +47,12 @@ class WeightAverage:
         self._in_use = False
 
     def _average(self, averaged: tuple[Tensor, ...] | list[Tensor], current: Sequence[Tensor], _: object) -> None:
-        get_ema_multi_avg_fn(decay_of(self._updates, self.decay))(averaged, current, _)  # type: ignore[arg-type]
+        get_ema_multi_avg_fn(decay_of(self._updates, self.decay))(averaged, current, _)
 
     def update(self) -> None:
         """Take up the network's weights after a step."""
-        self.put_back()
+        if self._in_use:
+            raise RuntimeError("expected the trained weights in the network, found their average")
         self._other.update_parameters(self._network)
         self._updates += 1
 
@@ -101,18 +102,17 @@ class WeightAverage:
         self._in_use = True
 
 
-def check_same_decay(saved: Averaging | None, decay: float | None, output_folder: str) -> None:
+def check_same_decay(expected: float | None, decay: float | None, output_folder: str) -> None:
     """A resumed training goes on with the average that it began with.
 
     Args:
-        saved: of the checkpoint.
+        expected: decay of the checkpoint, None where its weights are not averaged.
         decay: of the settings.
         output_folder: of the run, for the message.
 
     Raises:
         CheckpointError: one of them has an average and the other none, or another one.
     """
-    expected = None if saved is None else saved["decay"]
     if expected != decay:
         restore = "unset NNUNETV2_MT_EMA" if expected is None else f"set NNUNETV2_MT_EMA={expected}"
         raise CheckpointError(
