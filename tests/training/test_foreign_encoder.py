@@ -24,9 +24,8 @@ LESION = "nnUNetTrainer_CLSHeadLesion"
 @pytest.fixture
 def organs(toy_root: Path, tmp_path: Path) -> Path:
     """A folder of a model as TotalSegmentator ships them: 25 labels, here of two channels."""
-    folder = (
-        tmp_path / "Dataset291_TotalSegmentator_part1_organs_1559subj" / "nnUNetTrainerNoMirroring__nnUNetPlans__3d"
-    )
+    dataset_name = "Dataset291_TotalSegmentator_part1_organs_1559subj"
+    folder = tmp_path / dataset_name / "nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
     plans = json.loads((toy_root / "preprocessed" / toy.DATASET / f"{toy.PLANS}.json").read_text())
     plans["dataset_name"] = dataset_name
