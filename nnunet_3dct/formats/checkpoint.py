@@ -13,9 +13,10 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from nnunet_3dct.errors import CheckpointError, listing
+from nnunet_3dct.formats.run_record import Averaging, RunRecord, StartedFrom, TrainerState
 from nnunet_3dct.formats.torch_files import read_torch_file, write_torch_file
 
 NETWORK_WEIGHTS = "network_weights"
@@ -25,7 +26,6 @@ AVERAGING = "mt_weight_average"
 FINAL, LATEST, CLASS_BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_cls_best.pth"
 
 State: TypeAlias = Mapping[str, torch.Tensor]
-SettingValue: TypeAlias = "str | int | float | list[int] | list[float] | None"
 
 
 class HeadConfig(TypedDict):
@@ -44,68 +44,6 @@ class HeadConfig(TypedDict):
     options: dict[str, Any]
     class_names: list[str] | None
     target_labels: list[int] | None
-
-
-class StartedFrom(TypedDict):
-    """The checkpoint which a training started from.
-
-    Attributes:
-        path: as given, or the checkpoint in the folder that was given.
-        fold: of that checkpoint.
-        dataset: of that checkpoint, where it is another one than that of the training.
-        left_out: parameters of the network that it had no fitting weights for, where there are any.
-    """
-
-    path: str
-    fold: int | str | None
-    dataset: NotRequired[str]
-    left_out: NotRequired[list[str]]
-
-
-class Averaging(TypedDict):
-    """What lets a training go on whose checkpoint holds averaged weights.
-
-    Attributes:
-        decay: of the moving average.
-        updates: how many it has had.
-        trained_weights: of U-Net and head under the names of the whole network, as the optimiser left them.
-    """
-
-    decay: float
-    updates: int
-    trained_weights: State
-
-
-class RunRecord(TypedDict):
-    """What a multi-task training notes about itself, for those who go on with it.
-
-    Attributes:
-        mt_num_classes, mt_loss_weight: as set.
-        mt_settings: what decides the course of training, by the variable that sets it.
-        mt_labels: class of every case, under ``training`` and ``validation``.
-        mt_started_from: the stage-1 checkpoint, None without one.
-        mt_best_cls: the best class score so far.
-    """
-
-    mt_num_classes: int
-    mt_loss_weight: float
-    mt_settings: dict[str, SettingValue]
-    mt_labels: dict[str, dict[str, int]]
-    mt_started_from: StartedFrom | None
-    mt_best_cls: dict[str, float] | None
-
-
-class TrainerState(TypedDict):
-    """What nnU-Net's trainer keeps beside the weights, under its own keys."""
-
-    optimizer_state: dict[str, Any]
-    grad_scaler_state: dict[str, Any] | None
-    logging: dict[str, list[Any]]
-    _best_ema: float | None
-    current_epoch: int
-    init_args: dict[str, Any]
-    trainer_name: str
-    inference_allowed_mirroring_axes: tuple[int, ...] | None
 
 
 class Checkpoint(dict[str, Any]):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import CLASS_BEST, Checkpoint, RunRecord, SettingValue, read_checkpoint
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, Checkpoint, read_checkpoint
+from nnunet_3dct.formats.run_record import RunRecord, SettingValue
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training.class_data import Choice, FoldLabels

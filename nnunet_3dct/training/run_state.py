@@ -15,20 +15,16 @@ from nnunet_3dct.formats.atomic import write_file
 from nnunet_3dct.formats.checkpoint import (
     FINAL,
     LATEST,
-    Averaging,
     Checkpoint,
     HeadConfig,
-    RunRecord,
-    SettingValue,
-    StartedFrom,
     State,
-    TrainerState,
     check_unet_fits,
     compose_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
 from nnunet_3dct.formats.pretrained import read_pretrained
+from nnunet_3dct.formats.run_record import Averaging, RunRecord, SettingValue, StartedFrom, TrainerState
 from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.matching import MatchedWeights, match_weights
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet

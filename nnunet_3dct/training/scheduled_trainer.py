@@ -15,7 +15,8 @@ import torch
 from torch import distributed as dist
 
 from nnunet_3dct.errors import SettingsError, listing
-from nnunet_3dct.formats.checkpoint import Averaging, compose_stock_checkpoint, write_checkpoint
+from nnunet_3dct.formats.checkpoint import compose_stock_checkpoint, write_checkpoint
+from nnunet_3dct.formats.run_record import Averaging
 from nnunet_3dct.networks.multitask_unet import uncompiled
 from nnunet_3dct.runtime import keep_freed_memory
 from nnunet_3dct.settings import Settings
@@ -48,6 +49,7 @@ class ScheduledTrainer(nnUNetTrainer):
     num_iterations_per_epoch: int
     num_val_iterations_per_epoch: int
     initial_lr: float
+    oversample_foreground_percent: float
     inference_allowed_mirroring_axes: tuple[int, ...] | None
 
     default_epochs: int | None = None

@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.formats.calibration import keep_copy
-from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, RunRecord, SettingValue, StartedFrom, fingerprint
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, fingerprint
+from nnunet_3dct.formats.run_record import RunRecord, SettingValue, StartedFrom
 from nnunet_3dct.inference.recording import recording_predictor
 from nnunet_3dct.inference.windows import mirrored_passes
 from nnunet_3dct.networks.heads import build_head
@@ -92,7 +93,6 @@ class MultiTaskTrainer(ScheduledTrainer):
         # Upstream's initialize() builds the network through this name. The static method of the class stays
         # as it is, so that nnUNetv2_predict builds the U-Net alone.
         self.__dict__["build_network_architecture"] = self._build_multitask_network
-        self.default_oversampling = self.oversample_foreground_percent
         self.logger.local_logger = MultiTaskLogger()
         self.class_weight: torch.Tensor | None = None
         self.skipped_steps = SkippedSteps()
@@ -137,6 +137,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         self.multitask_network.decoder.deep_supervision = enabled
 
     def initialize(self) -> None:
+        self.default_oversampling = self.oversample_foreground_percent
         super().initialize()
         if self.settings.target_patches:  # nnU-Net has shared its own number out among the processes by now
             self.probabilistic_oversampling = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import Averaging
+from nnunet_3dct.formats.run_record import Averaging
 
 
 def decay_of(update: int, decay: float) -> float:
