@@ -26,6 +26,7 @@ class Settings:
     Attributes:
         num_cls: number of classes of the head.
         loss_weight: λ in ``seg_loss + λ · cls_loss``.
+        gradient: share of the class loss's gradient that reaches the network, 0 to 1, for heads with that option.
         pre_checkpoint_path: stage-1 checkpoint which fine-tuning starts from.
         epochs, iters_per_epoch, val_iters: schedule.
         lr: initial learning rate of the U-Net.
@@ -34,15 +35,19 @@ class Settings:
         focal_gamma: exponent of the focal loss; 0 is cross-entropy.
         loss_warmup: epochs over which λ rises linearly to ``loss_weight``.
         sampler: ``"uniform"`` or ``"balanced"``.
+        target_patches: share of the patches that are centred on the target, where the class of the case is known.
         seed: makes training repeatable.
         target_labels: ids or names of the voxel labels that carry the class; None for all foreground.
         intensity_aug: whether nnU-Net's intensity augmentation (noise, blur, brightness, contrast, gamma, low
             resolution) is used; ``"off"`` where attenuation itself tells the classes apart.
+        mirror_axes: spatial axes that training mirrors and prediction may mirror; an empty tuple for none of them.
+        ema: decay of the moving average of the weights; None for the weights as they are.
         cls_val_every: epochs between two class scores over whole validation volumes.
     """
 
     num_cls: int | None = None
-    loss_weight: float = 0.3
+    loss_weight: float | None = None
+    gradient: float | None = None
     pre_checkpoint_path: Path | None = None
     epochs: int | None = None
     iters_per_epoch: int | None = None
@@ -53,9 +58,12 @@ class Settings:
     focal_gamma: float = 0.0
     loss_warmup: int = 0
     sampler: str = "uniform"
+    target_patches: float = 0.0
     seed: int | None = None
     target_labels: tuple[int | str, ...] | None = None
     intensity_aug: str = "on"
+    mirror_axes: tuple[int, ...] | None = None
+    ema: float | None = None
     cls_val_every: int = 1
 
     @classmethod
@@ -96,7 +104,7 @@ def _variable(name: str) -> str:
 
 
 def _number(
-    kind: Callable[[str], T], least: float, above: bool, what: str, most: float = math.inf
+    kind: Callable[[str], T], least: float, above: bool, what: str, most: float = math.inf, below: bool = False
 ) -> Callable[[str], T]:
     def parse(text: str) -> T:
         try:
@@ -104,7 +112,7 @@ def _number(
             finite = math.isfinite(value)  # type: ignore[arg-type]
         except (ValueError, OverflowError):
             raise ValueError(what) from None
-        if not finite or not least <= value <= most or (above and value == least):  # type: ignore[operator]
+        if not finite or not least <= value <= most or (above and value == least) or (below and value == most):  # type: ignore[operator]
             raise ValueError(what)
         return value
 
@@ -139,11 +147,21 @@ def _labels(text: str) -> tuple[int | str, ...]:
     return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
+def _axes(text: str) -> tuple[int, ...]:
+    if text.lower() == "none":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part in ("0", "1", "2") for part in parts) or len(set(parts)) < len(parts):
+        raise ValueError("none or a comma list of the axes 0, 1 and 2, each once")
+    return tuple(sorted(map(int, parts)))
+
+
 _COUNT = _number(int, 1, False, "an integer of at least 1")
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "num_cls": _number(int, 2, False, "an integer of at least 2"),
     "loss_weight": _number(float, 0, False, "a number of at least 0"),
+    "gradient": _number(float, 0, False, "a number from 0 to 1", most=1),
     "pre_checkpoint_path": Path,
     "epochs": _COUNT,
     "iters_per_epoch": _COUNT,
@@ -154,9 +172,12 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "focal_gamma": _number(float, 0, False, "a number of at least 0"),
     "loss_warmup": _number(int, 0, False, "an integer of at least 0"),
     "sampler": _choice("uniform", "balanced"),
+    "target_patches": _number(float, 0, False, "a number from 0 to 1", most=1),
     # the range of NumPy's seeds
     "seed": _number(int, 0, False, "an integer from 0 to 4294967295", most=2**32 - 1),
     "target_labels": _labels,
     "intensity_aug": _choice("on", "off"),
+    "mirror_axes": _axes,
+    "ema": _number(float, 0, True, "a number between 0 and 1, such as 0.999", most=1, below=True),
     "cls_val_every": _COUNT,
 }

@@ -28,6 +28,10 @@ GOOD = {
     "NNUNETV2_MT_FOCAL_GAMMA": "2",
     "NNUNETV2_MT_LOSS_WARMUP": "3",
     "NNUNETV2_MT_INTENSITY_AUG": "off",
+    "NNUNETV2_MT_EMA": "0.999",
+    "NNUNETV2_MT_MIRROR_AXES": "2, 0",
+    "NNUNETV2_MT_TARGET_PATCHES": "0.5",
+    "NNUNETV2_MT_GRADIENT": "1",
 }
 BAD = [
     ("NUM_CLS", "1"),
@@ -62,6 +66,21 @@ BAD = [
     ("LOSS_WARMUP", "-1"),
     ("LOSS_WARMUP", "0.5"),
     ("INTENSITY_AUG", "some"),
+    ("EMA", "0"),
+    ("EMA", "1"),
+    ("EMA", "on"),
+    ("EMA", "nan"),
+    ("MIRROR_AXES", "3"),
+    ("MIRROR_AXES", "-1"),
+    ("MIRROR_AXES", "0,0"),
+    ("MIRROR_AXES", "0,,1"),
+    ("MIRROR_AXES", "0,none"),
+    ("MIRROR_AXES", "x"),
+    ("TARGET_PATCHES", "1.1"),
+    ("TARGET_PATCHES", "-0.1"),
+    ("TARGET_PATCHES", "lesion"),
+    ("GRADIENT", "1.5"),
+    ("GRADIENT", "-1"),
 ]
 
 
@@ -69,7 +88,7 @@ def test_nothing_set_gives_the_documented_defaults():
     settings = Settings.from_env({"PATH": "elsewhere", "nnUNet_raw": "data"})
     assert settings == Settings()
     assert {name: value for name, value in dataclasses.asdict(settings).items() if value is not None} == {
-        "loss_weight": 0.3,
+        "target_patches": 0.0,
         "focal_gamma": 0.0,
         "loss_warmup": 0,
         "sampler": "uniform",
@@ -96,6 +115,10 @@ def test_every_variable_is_read():
         focal_gamma=2,
         loss_warmup=3,
         intensity_aug="off",
+        ema=0.999,
+        mirror_axes=(0, 2),
+        target_patches=0.5,
+        gradient=1.0,
     )
 
 
@@ -118,6 +141,10 @@ def test_the_process_environment_is_read_when_none_is_given(monkeypatch):
 @pytest.mark.parametrize("text", ["none", "Balanced"])
 def test_class_weights_may_be_named(text):
     assert Settings.from_env({"NNUNETV2_MT_CLASS_WEIGHTS": text}).class_weights == text.lower()
+
+
+def test_no_mirrored_axis_is_a_value_of_its_own():
+    assert Settings.from_env({"NNUNETV2_MT_MIRROR_AXES": "None"}).mirror_axes == ()
 
 
 def test_highest_seed_is_accepted():

@@ -112,7 +112,7 @@ def _warnings(folds: Sequence[FoldPredictions], splits: Splits) -> list[str]:
                 f"{listing(fold.left_over, SHOWN)}; delete them from {fold.folder}"
             )
         start = started_from(fold.folder.parent / CHECKPOINT)
-        if start and str(start.get("fold")) != str(fold.fold):
+        if start and "dataset" not in start and str(start.get("fold")) != str(fold.fold):
             warnings.append(
                 f"fold {fold.fold} started from {start.get('path')} of fold {start.get('fold')}, a network that has "
                 "seen validation cases of this fold if both share their splits: its scores are too good"

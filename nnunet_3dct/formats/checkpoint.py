@@ -1,4 +1,4 @@
-"""Checkpoints: nnU-Net's own keys plus the head; written whole or not at all, read without running code.
+"""Checkpoints: nnU-Net's own keys plus the head.
 
 The keys are spelled here and nowhere else: others read a :class:`Checkpoint` through its properties and write one
 with :func:`compose_checkpoint`.
@@ -7,29 +7,25 @@ with :func:`compose_checkpoint`.
 from __future__ import annotations
 
 import hashlib
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from typing_extensions import TypedDict
 
 from nnunet_3dct.errors import CheckpointError, listing
-from nnunet_3dct.formats.atomic import remove_leftovers, write_file
+from nnunet_3dct.formats.run_record import Averaging, RunRecord, StartedFrom, TrainerState
+from nnunet_3dct.formats.torch_files import read_torch_file, write_torch_file
 
 NETWORK_WEIGHTS = "network_weights"
 HEAD_STATE = "cls_head_state"
 HEAD_CONFIG = "cls_head_config"
+AVERAGING = "mt_weight_average"
 FINAL, LATEST, CLASS_BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_cls_best.pth"
 
-_ZIP_START = b"PK\x03\x04"
-_OLD_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before 1.6
-
 State: TypeAlias = Mapping[str, torch.Tensor]
-SettingValue: TypeAlias = "str | int | float | list[int] | list[float] | None"
 
 
 class HeadConfig(TypedDict):
@@ -48,45 +44,6 @@ class HeadConfig(TypedDict):
     options: dict[str, Any]
     class_names: list[str] | None
     target_labels: list[int] | None
-
-
-class StartedFrom(TypedDict):
-    """The stage-1 checkpoint which a training started from, and its fold."""
-
-    path: str
-    fold: int | str | None
-
-
-class RunRecord(TypedDict):
-    """What a multi-task training notes about itself, for those who go on with it.
-
-    Attributes:
-        mt_num_classes, mt_loss_weight: as set.
-        mt_settings: what decides the course of training, by the variable that sets it.
-        mt_labels: class of every case, under ``training`` and ``validation``.
-        mt_started_from: the stage-1 checkpoint, None without one.
-        mt_best_cls: the best class score so far.
-    """
-
-    mt_num_classes: int
-    mt_loss_weight: float
-    mt_settings: dict[str, SettingValue]
-    mt_labels: dict[str, dict[str, int]]
-    mt_started_from: StartedFrom | None
-    mt_best_cls: dict[str, float] | None
-
-
-class TrainerState(TypedDict):
-    """What nnU-Net's trainer keeps beside the weights, under its own keys."""
-
-    optimizer_state: dict[str, Any]
-    grad_scaler_state: dict[str, Any] | None
-    logging: dict[str, list[Any]]
-    _best_ema: float | None
-    current_epoch: int
-    init_args: dict[str, Any]
-    trainer_name: str
-    inference_allowed_mirroring_axes: tuple[int, ...] | None
 
 
 class Checkpoint(dict[str, Any]):
@@ -160,6 +117,18 @@ class Checkpoint(dict[str, Any]):
         return self.get("mt_started_from")
 
     @property
+    def averaging(self) -> Averaging | None:
+        """What lets the training go on if the weights are averaged; None if they are not."""
+        return self.get(AVERAGING)
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the dataset that the network was trained on; None where it is not noted."""
+        plans = self.get("init_args", {}).get("plans") or {}
+        name: str | None = plans.get("dataset_name")
+        return name
+
+    @property
     def best_class_score(self) -> dict[str, float] | None:
         """Fields of the best class score so far."""
         return self.get("mt_best_cls")
@@ -182,25 +151,28 @@ class Checkpoint(dict[str, Any]):
 
 
 def compose_checkpoint(
-    unet_weights: State, head_weights: State, head: HeadConfig, trainer: TrainerState, run: RunRecord
+    unet_weights: State,
+    head_weights: State,
+    head: HeadConfig,
+    trainer: TrainerState,
+    run: RunRecord,
+    averaging: Averaging | None = None,
 ) -> dict[str, Any]:
     """The content of a checkpoint of ours, for :func:`write_checkpoint`."""
-    return {NETWORK_WEIGHTS: unet_weights, **trainer, HEAD_STATE: head_weights, HEAD_CONFIG: head, **run}
+    content = compose_stock_checkpoint(unet_weights, trainer, averaging)
+    return {**content, HEAD_STATE: head_weights, HEAD_CONFIG: head, **run}
 
 
-def _numpy_globals() -> list[Any]:
-    """What stock nnU-Net's checkpoints hold beside tensors: NumPy scalars of its log."""
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(t)) for t in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)}
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # of NumPy 1 and 2
-    return [np.dtype, *dtypes, *((scalar, name) for name in names)]
+def compose_stock_checkpoint(
+    unet_weights: State, trainer: TrainerState, averaging: Averaging | None = None
+) -> dict[str, Any]:
+    """The content of a checkpoint of stage 1: nnU-Net's keys and, with averaged weights, one more."""
+    content = {NETWORK_WEIGHTS: unet_weights, **trainer}
+    return content if averaging is None else {**content, AVERAGING: averaging}
 
 
 def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", mmap: bool = False) -> Checkpoint:
-    """Read a checkpoint of ours, of stock nnU-Net or of the seed's format.
-
-    Only tensors, plain Python values and NumPy scalars are accepted: no code in the file is run. Files that
-    ``torch.save`` wrote before version 1.6, or in that form since, are read too.
+    """Read a checkpoint of ours, of stock nnU-Net or of the seed's format; no code in the file is run.
 
     Args:
         path: the file.
@@ -211,40 +183,17 @@ def read_checkpoint(path: Path | str, map_location: str | torch.device = "cpu", 
     Raises:
         CheckpointError: missing, truncated, holds other objects, or is no nnU-Net checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"Checkpoint {path}: expected a file, found none. Check the path.")
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(len(_OLD_START))
-        if start and not start.startswith(_ZIP_START) and not _OLD_START.startswith(start):
-            raise CheckpointError(
-                f"Checkpoint {path} ({path.stat().st_size} bytes): expected a file written by torch.save, found one "
-                f"that begins with {start[:8]!r}. It is of another kind, or a page saved in its place; copy it again."
-            )
-        with torch.serialization.safe_globals(_numpy_globals()):
-            mmap = mmap and start.startswith(_ZIP_START)
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"Checkpoint {path}: expected tensors and plain values, found something else. Do not load a file "
-            f"of unknown origin; if it is yours, save it anew without such objects. ({_first_line(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            f"Checkpoint {path} ({path.stat().st_size} bytes) cannot be read: {_first_line(error)}. It is "
-            "probably cut off; use another one (checkpoint_best.pth, checkpoint_latest.pth) or copy it again."
-        ) from error
+    checkpoint = read_torch_file(Path(path), map_location, mmap)
     if not isinstance(checkpoint, dict) or NETWORK_WEIGHTS not in checkpoint:
-        found = type(checkpoint).__name__
-        if isinstance(checkpoint, dict):
-            found = listing(sorted(map(str, checkpoint)), 5)
-        raise CheckpointError(f"Checkpoint {path}: expected nnU-Net's key {NETWORK_WEIGHTS}, found {found}.")
+        raise CheckpointError(
+            f"Checkpoint {path}: expected nnU-Net's key {NETWORK_WEIGHTS}, found {content_of(checkpoint)}."
+        )
     return Checkpoint(checkpoint, str(path))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def content_of(value: object) -> str:
+    """What a file holds, for a message: the keys of a dictionary, else the type."""
+    return listing(sorted(map(str, value)), 5) if isinstance(value, dict) else type(value).__name__
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
@@ -253,33 +202,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path | str) -> None:
     Raises:
         OutputError: the file cannot be written, as on a full disk; the previous one is still there.
     """
-    path = Path(path)
-    remove_leftovers(path)  # of writes that were killed: they are large
-    write_file(path, lambda stream: _save(plain(checkpoint), stream))
-
-
-def _save(content: Any, stream: BinaryIO) -> None:
-    try:
-        torch.save(content, stream)
-    except RuntimeError as error:  # torch's writer says "unexpected pos" where the disk is full
-        if "inline_container" not in str(error):
-            raise
-        raise OSError(f"torch.save could not write it, the disk may be full ({_first_line(error)})") from error
-
-
-def plain(value: Any) -> Any:
-    """Turn NumPy values, devices and paths into plain Python ones; tensors stay."""
-    if isinstance(value, Mapping):
-        return {plain(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(v) for v in value)
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, torch.device | Path):
-        return str(value)
-    return value
+    write_torch_file(checkpoint, Path(path))
 
 
 def head_config(checkpoint: Mapping[str, Any], source: str) -> HeadConfig:

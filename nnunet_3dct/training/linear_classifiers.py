@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 LDA, LOGISTIC = "shrinkage LDA", "ridge logistic regression"
 LENGTH = 8.0  # root of the expected sum of squares that logistic regression sees, whatever the number of columns
-STRENGTHS = (0.003, 0.03, 0.3)  # inverse strength C of the ridge
+STRENGTHS = (0.01, 0.1)  # inverse strength C of the ridge
 ABSENT = -20.0  # logit of a class without a training case
 LEAST_SPREAD = 1e-3  # standard deviation below which a column is not spread further
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from nnunet_3dct.data.splits import read_splits, require_fold
 from nnunet_3dct.errors import CheckpointError, SettingsError
-from nnunet_3dct.formats.checkpoint import HeadConfig, check_unet_fits, read_checkpoint
+from nnunet_3dct.formats.checkpoint import HeadConfig
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_dataset_labels, require_class_labels
+from nnunet_3dct.formats.pretrained import read_pretrained
+from nnunet_3dct.networks.matching import match_weights
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.paths import RESULTS, SPLITS_FILE, splits_path
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
@@ -27,11 +29,19 @@ MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
 
 @dataclass(frozen=True)
 class Choices:
-    """What a trainer has chosen: its head, its class weights, whether it loads a stage-1 checkpoint."""
+    """What a trainer has chosen.
+
+    Attributes:
+        head_name: of its head.
+        class_weights: its own.
+        starts_from_checkpoint: whether it loads a stage-1 checkpoint.
+        has_gradient_option: whether its head takes ``gradient``.
+    """
 
     head_name: str
     class_weights: str
     starts_from_checkpoint: bool
+    has_gradient_option: bool
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,11 @@ def check_before_start(
         SettingsError, ClassLabelsError, CheckpointError: in this order.
     """
     require_mps_fallback(device)
+    if settings.gradient is not None and not choices.has_gradient_option:
+        raise SettingsError(
+            f"NNUNETV2_MT_GRADIENT={settings.gradient}: expected a trainer whose head has that option "
+            f"(nnUNetTrainer_CLSHeadLesion), found {trainer.__name__}. Unset it, or use that trainer."
+        )
     doubts = check_splits_of_run(plans, configuration, fold)
     class_labels = read_class_labels(plans, configuration, fold, settings)
     num_classes = settings.num_cls or class_labels.num_classes
@@ -188,15 +203,16 @@ def check_pre_checkpoint(
         output_folder: of the run, None when ``nnUNet_results`` is not set.
 
     Returns:
-        The description of the head that the checkpoint holds; None without one, or when none is needed.
+        The description of the head that the checkpoint holds; None without one, when none is needed, or when only a
+        part of its network fits.
 
     Raises:
-        CheckpointError: the variable is not set, or its file is missing, unreadable, belongs to another
-            network, or holds a head for another number of classes.
+        CheckpointError: the variable is not set, or its file is missing, unreadable, has another encoder, or belongs
+            to this network and holds a head for another number of classes.
     """
     path = settings.pre_checkpoint_path
     has_run = output_folder is not None and any(output_folder.glob("checkpoint_*.pth"))
-    if has_run and (path is None or not path.is_file()):
+    if has_run and (path is None or not path.exists()):
         return None
     if path is None:
         raise CheckpointError(
@@ -204,9 +220,9 @@ def check_pre_checkpoint(
             "found the variable not set. Train stage 1 (nnUNetv2_train ... without -tr) and export the path "
             "of its checkpoint_best.pth."
         )
-    checkpoint = read_checkpoint(path)
-    check_unet_fits(expected_unet, checkpoint.unet_weights, str(path))
-    if not checkpoint.has_head:
+    checkpoint = read_pretrained(path, mmap=True)
+    matched = match_weights(expected_unet, checkpoint.unet_weights, checkpoint.source)
+    if not matched.complete or not checkpoint.has_head:
         return None
     config = checkpoint.head_config
     if config["num_classes"] != num_classes:

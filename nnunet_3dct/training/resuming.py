@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnunet_3dct.errors import CheckpointError
-from nnunet_3dct.formats.checkpoint import CLASS_BEST, Checkpoint, RunRecord, SettingValue, read_checkpoint
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, Checkpoint, read_checkpoint
+from nnunet_3dct.formats.run_record import RunRecord, SettingValue
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training.class_data import Choice, FoldLabels
@@ -49,17 +50,24 @@ def settings_in_force(
     class_weights: Choice,
     label_smoothing: float,
     target: TargetLabels,
+    loss_weight: float,
+    gradient: float | None,
 ) -> dict[str, SettingValue]:
     """What decides the course of training, by the variable that sets it.
 
     Args:
         trainer: has the schedule.
         settings: as read.
-        num_classes, class_weights, label_smoothing, target: where the trainer or the data had a say.
+        num_classes, class_weights, label_smoothing, target, loss_weight, gradient: where the trainer or the data had
+            a say.
     """
+    axes = settings.mirror_axes
+    if axes is None:
+        axes = tuple(range(len(trainer.configuration_manager.patch_size)))
     return {
         "NNUNETV2_MT_NUM_CLS": num_classes,
-        "NNUNETV2_MT_LOSS_WEIGHT": settings.loss_weight,
+        "NNUNETV2_MT_LOSS_WEIGHT": loss_weight,
+        "NNUNETV2_MT_GRADIENT": gradient,
         "NNUNETV2_MT_LOSS_WARMUP": settings.loss_warmup,
         "NNUNETV2_MT_EPOCHS": trainer.num_epochs,
         "NNUNETV2_MT_ITERS_PER_EPOCH": trainer.num_iterations_per_epoch,
@@ -69,9 +77,12 @@ def settings_in_force(
         "NNUNETV2_MT_LABEL_SMOOTHING": label_smoothing,
         "NNUNETV2_MT_FOCAL_GAMMA": settings.focal_gamma,
         "NNUNETV2_MT_SAMPLER": settings.sampler,
+        "NNUNETV2_MT_TARGET_PATCHES": settings.target_patches,
         "NNUNETV2_MT_SEED": settings.seed,
         "NNUNETV2_MT_TARGET_LABELS": list(target.labels),
         "NNUNETV2_MT_INTENSITY_AUG": settings.intensity_aug,
+        "NNUNETV2_MT_MIRROR_AXES": ",".join(map(str, axes)) or "none",
+        "NNUNETV2_MT_EMA": settings.ema,
         "NNUNETV2_MT_CLS_VAL_EVERY": settings.cls_val_every,
     }
 

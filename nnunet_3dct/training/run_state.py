@@ -17,16 +17,16 @@ from nnunet_3dct.formats.checkpoint import (
     LATEST,
     Checkpoint,
     HeadConfig,
-    RunRecord,
-    SettingValue,
-    StartedFrom,
-    TrainerState,
+    State,
     check_unet_fits,
     compose_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
+from nnunet_3dct.formats.pretrained import read_pretrained
+from nnunet_3dct.formats.run_record import Averaging, RunRecord, SettingValue, StartedFrom, TrainerState
 from nnunet_3dct.networks.heads import ClassificationHead
+from nnunet_3dct.networks.matching import MatchedWeights, match_weights
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH
@@ -35,8 +35,12 @@ from nnunet_3dct.training.class_validation import ClassScore
 from nnunet_3dct.upstream import nnUNetTrainer
 
 
-def load_start(network: MultiTaskUNet, head_name: str, path: Path | None, trainer: str) -> Checkpoint:
-    """Load a stage-1 checkpoint, and its head if it has one of the same kind, into a new network.
+def load_start(
+    network: MultiTaskUNet, head_name: str, path: Path | None, trainer: str
+) -> tuple[Checkpoint, MatchedWeights]:
+    """Load what fits of a stage-1 checkpoint into a new network, and its head if it has one of the same kind.
+
+    A head of another network, of which only a part fits, says nothing here and stays out.
 
     Args:
         network: changed in place.
@@ -44,39 +48,53 @@ def load_start(network: MultiTaskUNet, head_name: str, path: Path | None, traine
         path: of the checkpoint.
         trainer: its name, for the message.
 
+    Returns:
+        The checkpoint, and what of it fits.
+
     Raises:
-        CheckpointError: no path, or a file that is unreadable or of another network.
+        CheckpointError: no path, or a file that is unreadable or whose encoder is another one.
     """
     if path is None:
         raise CheckpointError(
             f"{PRE_CHECKPOINT_PATH}: {trainer} starts from a stage-1 checkpoint, expected "
             "its path, found the variable not set. To go on with a begun training add --c."
         )
-    checkpoint = read_checkpoint(path)
-    check_unet_fits(network.unet_state_dict(), checkpoint.unet_weights, checkpoint.source)
-    head = network.cls_head.state_dict()
-    if checkpoint.has_head and checkpoint.head_config["name"] == head_name:
-        check_unet_fits(head, checkpoint.head_weights, checkpoint.head_source)
-        head = dict(checkpoint.head_weights)
-    network.load_state_dict(network.join_state_dicts(checkpoint.unet_weights, head))
-    return checkpoint
+    checkpoint = read_pretrained(path)
+    matched = match_weights(network.unet_state_dict(), checkpoint.unet_weights, checkpoint.source)
+    head: State = {}
+    if matched.complete and checkpoint.has_head and checkpoint.head_config["name"] == head_name:
+        head = checkpoint.head_weights
+        check_unet_fits(network.cls_head.state_dict(), head, checkpoint.head_source)
+    network.load_state_dict(network.join_state_dicts(matched.weights, head), strict=False)
+    return checkpoint, matched
 
 
-def describe_start(checkpoint: Checkpoint, fold: int | str) -> tuple[StartedFrom, list[str]]:
+def describe_start(
+    checkpoint: Checkpoint, matched: MatchedWeights, fold: int | str, dataset: str
+) -> tuple[StartedFrom, list[str]]:
     """What a run notes of the checkpoint that it starts from, and what the log says about it.
 
     Args:
         checkpoint: of stage 1.
-        fold: of the run.
+        matched: what of it fits.
+        fold, dataset: of the run.
     """
     epoch = "unknown" if checkpoint.epoch is None else checkpoint.epoch
     lines = [f"Starting from {checkpoint.source} (epoch {epoch})."]
-    if str(checkpoint.fold) != str(fold):
+    noted = StartedFrom(path=checkpoint.source, fold=checkpoint.fold)
+    if checkpoint.dataset not in (None, dataset):  # whose folds are other ones
+        noted["dataset"] = str(checkpoint.dataset)
+        lines.append(f"It was trained on {checkpoint.dataset}.")
+    elif str(checkpoint.fold) != str(fold):
         lines.append(
             f"WARNING: {checkpoint.source} is of fold {checkpoint.fold}, this run of fold {fold}. If both share their "
             "splits, that network has seen validation cases of this fold, whose scores are then too good."
         )
-    return StartedFrom(path=checkpoint.source, fold=checkpoint.fold), lines
+    if matched.left_out:
+        noted["left_out"] = list(matched.left_out)
+    if checkpoint.has_head and not matched.complete:
+        lines.append("Its class head is left out, as it belongs to the other network.")
+    return noted, [*lines, *matched.describe()]
 
 
 def load_own(network: MultiTaskUNet, target: TargetLabels, checkpoint: Checkpoint) -> None:
@@ -139,10 +157,17 @@ def restore_trainer(trainer: nnUNetTrainer, state: TrainerState) -> None:
         trainer.grad_scaler.load_state_dict(state["grad_scaler_state"])
 
 
-def save(path: str, network: MultiTaskUNet, head: HeadConfig, trainer: TrainerState, run: RunRecord) -> None:
+def save(
+    path: str,
+    network: MultiTaskUNet,
+    head: HeadConfig,
+    trainer: TrainerState,
+    run: RunRecord,
+    averaging: Averaging | None,
+) -> None:
     """Write nnU-Net's keys with the U-Net alone as ``network_weights``, and the head beside them."""
     weights = network.unet_state_dict(), network.cls_head.state_dict()
-    write_checkpoint(compose_checkpoint(*weights, head, trainer, run), path)
+    write_checkpoint(compose_checkpoint(*weights, head, trainer, run, averaging), path)
 
 
 def read(file_or_content: str | dict[str, Any], device: torch.device) -> Checkpoint:

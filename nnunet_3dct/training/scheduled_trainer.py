@@ -1,4 +1,4 @@
-"""nnU-Net's trainer with a schedule from the environment; stage 1 and the multi-task trainers share it."""
+"""nnU-Net's trainer with settings from the environment; stage 1 and the multi-task trainers share it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ import locale
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed as dist
 
+from nnunet_3dct.errors import SettingsError, listing
+from nnunet_3dct.formats.checkpoint import compose_stock_checkpoint, write_checkpoint
+from nnunet_3dct.formats.run_record import Averaging
+from nnunet_3dct.networks.multitask_unet import uncompiled
 from nnunet_3dct.runtime import keep_freed_memory
 from nnunet_3dct.settings import Settings
+from nnunet_3dct.training import run_state
 from nnunet_3dct.training.progress import EpochProgress
-from nnunet_3dct.upstream import BasicTransform, ImageOnlyTransform, RandomTransform, nnUNetTrainer
+from nnunet_3dct.training.weight_average import WeightAverage, check_same_decay
+from nnunet_3dct.upstream import BasicTransform, ImageOnlyTransform, PlansManager, RandomTransform, nnUNetTrainer
 
 T = TypeVar("T")
 
 
 class ScheduledTrainer(nnUNetTrainer):
-    """Stock training whose length, learning rate and seed may be set by ``NNUNETV2_MT_*``.
+    """Stock training whose length, learning rate, mirrored axes, average and seed may be set by ``NNUNETV2_MT_*``.
+
+    With averaged weights validation and checkpoints hold the average, and training goes on with the weights as the
+    optimiser leaves them; ``checkpoint_*.pth`` keep those too, for ``--c``.
 
     With no variable set it trains as ``nnUNetTrainer`` does. With a seed, augmentation runs in the main
     process and the random generators are set anew for every epoch, so that a resumed run draws the
@@ -40,6 +49,7 @@ class ScheduledTrainer(nnUNetTrainer):
     num_iterations_per_epoch: int
     num_val_iterations_per_epoch: int
     initial_lr: float
+    oversample_foreground_percent: float
     inference_allowed_mirroring_axes: tuple[int, ...] | None
 
     default_epochs: int | None = None
@@ -54,6 +64,7 @@ class ScheduledTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - upstream's signature
     ) -> None:
         self.settings = Settings.from_env()
+        check_mirror_axes(self.settings.mirror_axes, plans, configuration)
         if device.type == "cpu":
             keep_freed_memory()
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -63,11 +74,29 @@ class ScheduledTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = settings.val_iters or self.num_val_iterations_per_epoch
         self.initial_lr = settings.lr or self.default_lr or self.initial_lr
         self.progress: EpochProgress | None = None
+        self.weight_average: WeightAverage | None = None
+        self.resumed_decays: list[float | None] = []
 
     def initialize(self) -> None:
         if not self.was_initialized and self.settings.seed is not None:
             reseed(self.settings.seed)
         super().initialize()
+        if self.settings.ema is not None:
+            self.weight_average = WeightAverage(self.bare_network, self.settings.ema)
+
+    @property
+    def bare_network(self) -> torch.nn.Module:
+        """The network, neither compiled nor wrapped for several processes."""
+        return uncompiled(self.network.module if self.is_ddp else self.network)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802 - upstream's name
+        """nnU-Net's, with the axes of ``NNUNETV2_MT_MIRROR_AXES``; prediction mirrors those too and no others."""
+        rotation, dummy_2d, patch_size, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if self.settings.mirror_axes is not None:
+            axes = self.settings.mirror_axes or None  # None as upstream's trainers without mirroring have it
+            self.inference_allowed_mirroring_axes = axes
+            self.say(f"Mirrored axes: {list(axes or ()) or 'none'}")
+        return rotation, dummy_2d, patch_size, axes
 
     def get_dataloaders(self):
         if self.settings.seed is None:
@@ -82,6 +111,8 @@ class ScheduledTrainer(nnUNetTrainer):
         return transforms
 
     def on_train_start(self) -> None:
+        for decay in self.resumed_decays:
+            check_same_decay(decay, self.settings.ema, self.output_folder)
         super().on_train_start()
         if self.settings.seed is not None and self.device.type == "cuda":  # run_training has set the opposite
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -89,6 +120,8 @@ class ScheduledTrainer(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         if self.settings.seed is not None:
             reseed(self.settings.seed + 1000 * (self.current_epoch + 1) + self.local_rank)
+        if self.weight_average is not None:
+            self.weight_average.put_back()
         super().on_train_epoch_start()
         self.progress = EpochProgress(
             self.current_epoch,
@@ -107,8 +140,14 @@ class ScheduledTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         result = super().train_step(batch)
+        self.average_weights()
         self.count_step()
         return result
+
+    def average_weights(self) -> None:
+        """Take the weights after a step into their average, if there is one."""
+        if self.weight_average is not None:
+            self.weight_average.update()
 
     def count_step(self) -> None:
         """Tell the progress that an iteration is done."""
@@ -119,6 +158,35 @@ class ScheduledTrainer(nnUNetTrainer):
         if self.progress is not None:
             self.progress.close()
         super().on_train_epoch_end(train_outputs)
+
+    def on_validation_epoch_start(self) -> None:
+        if self.weight_average is not None:  # and it stays there until training goes on, also for the checkpoints
+            self.weight_average.put_in_place()
+        super().on_validation_epoch_start()
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's; with averaged weights the same keys and one more."""
+        if self.weight_average is None or self.disable_checkpointing or self.local_rank != 0:
+            super().save_checkpoint(filename)
+            return
+        with self.weight_average.in_place():
+            weights, averaging = self.bare_network.state_dict(), self.weight_average.state()
+            write_checkpoint(compose_stock_checkpoint(weights, run_state.trainer_state(self), averaging), filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """nnU-Net's; with averaged weights those that training goes on with too."""
+        super().load_checkpoint(filename_or_checkpoint)
+        self.restore_average(run_state.read(filename_or_checkpoint, torch.device("cpu")).averaging)
+
+    def restore_average(self, averaging: Averaging | None) -> None:
+        """Go on with the average of a checkpoint that was loaded.
+
+        Args:
+            averaging: None if its weights are not averaged.
+        """
+        self.resumed_decays = [None if averaging is None else averaging["decay"]]
+        if self.weight_average is not None and averaging is not None:
+            self.weight_average.restore(averaging)
 
     @property
     def world_size(self) -> int:
@@ -145,6 +213,28 @@ class ScheduledTrainer(nnUNetTrainer):
             *(printable(str(arg)) for arg in args),
             also_print_to_console=also_print_to_console,
             add_timestamp=add_timestamp,
+        )
+
+
+def check_mirror_axes(axes: Sequence[int] | None, plans: dict, configuration: str) -> None:
+    """Mirrored axes have to be axes of the images.
+
+    Args:
+        axes: that were asked for.
+        plans: of nnU-Net.
+        configuration: of the plans.
+
+    Raises:
+        SettingsError: names the axes that the configuration does not have.
+    """
+    if not axes:
+        return
+    dim = len(PlansManager(plans).get_configuration(configuration).patch_size)
+    missing = [axis for axis in axes if axis >= dim]
+    if missing:
+        raise SettingsError(
+            f"NNUNETV2_MT_MIRROR_AXES: expected axes from 0 to {dim - 1}, which {configuration} has, found "
+            f"{listing(missing)}."
         )
 
 

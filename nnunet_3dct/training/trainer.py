@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.formats.calibration import keep_copy
-from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, RunRecord, SettingValue, StartedFrom, fingerprint
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, fingerprint
+from nnunet_3dct.formats.run_record import RunRecord, SettingValue, StartedFrom
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.inference.preprocessing import network_spacing
 from nnunet_3dct.inference.recording import recording_predictor
@@ -22,7 +23,7 @@ from nnunet_3dct.networks.heads import build_head
 from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
-from nnunet_3dct.training import class_data, class_validation, fit_head, resuming, run_state
+from nnunet_3dct.training import class_data, class_validation, fit_head, resuming, run_state, target_patches
 from nnunet_3dct.training.class_loss import as_tensor, class_loss, class_weights
 from nnunet_3dct.training.preflight import Choices, check_before_start
 from nnunet_3dct.training.progress_log import MultiTaskLogger, log_class_score
@@ -44,6 +45,9 @@ class MultiTaskTrainer(ScheduledTrainer):
         head_lr_factor: the head's learning rate relative to the U-Net's.
         default_class_weights: unless ``NNUNETV2_MT_CLASS_WEIGHTS`` says otherwise, ``"none"`` or ``"balanced"``.
         label_smoothing: of the class loss.
+        default_loss_weight: λ in ``seg_loss + λ · cls_loss`` unless ``NNUNETV2_MT_LOSS_WEIGHT`` says otherwise.
+        has_gradient_option: whether the head takes ``gradient``, the share of the class loss's gradient that reaches
+            the network.
         frozen_parts: modules of the U-Net that are not trained.
         from_checkpoint: whether training needs a stage-1 checkpoint.
         may_start_from_checkpoint: whether it starts from one when the variable is set.
@@ -60,6 +64,8 @@ class MultiTaskTrainer(ScheduledTrainer):
     head_lr_factor = 1.0
     default_class_weights = "none"
     label_smoothing = 0.0
+    default_loss_weight = 0.3
+    has_gradient_option = False
     frozen_parts: tuple[str, ...] = ()
     default_epochs = 200
     default_lr = 1e-3
@@ -80,7 +86,7 @@ class MultiTaskTrainer(ScheduledTrainer):
     ) -> None:
         settings = Settings.from_env()
         starts = self.from_checkpoint or bool(self.may_start_from_checkpoint and settings.pre_checkpoint_path)
-        choices = Choices(self.head_name, self.default_class_weights, starts)
+        choices = Choices(self.head_name, self.default_class_weights, starts, self.has_gradient_option)
         self.preflight = check_before_start(
             type(self), plans, configuration, fold, dataset_json, device, settings, choices
         )
@@ -114,7 +120,15 @@ class MultiTaskTrainer(ScheduledTrainer):
 
         A variant whose head needs to know the target adds that here.
         """
-        return dict(self.head_options if self.start_options is None else self.start_options)
+        options = dict(self.head_options if self.start_options is None else self.start_options)
+        if self.settings.gradient is not None:
+            options["gradient"] = self.settings.gradient
+        return options
+
+    @property
+    def gradient(self) -> float | None:
+        """Share of the class loss's gradient that reaches the network; None for heads without that option."""
+        return float(self.build_head_options().get("gradient", 0.0)) if self.has_gradient_option else None
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """nnU-Net's SGD and schedule; the head's rate is ``head_lr_factor`` times the U-Net's."""
@@ -124,6 +138,18 @@ class MultiTaskTrainer(ScheduledTrainer):
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         self.multitask_network.decoder.deep_supervision = enabled
+
+    def initialize(self) -> None:
+        self.default_oversampling = self.oversample_foreground_percent
+        super().initialize()
+        if self.settings.target_patches:  # nnU-Net has shared its own number out among the processes by now
+            self.probabilistic_oversampling = True
+            self.oversample_foreground_percent = self.oversampling.forced
+
+    @property
+    def oversampling(self) -> target_patches.Oversampling:
+        """How often patches are centred on the target, and on any foreground."""
+        return target_patches.Oversampling(self.settings.target_patches, self.default_oversampling)
 
     # ------------------------------------------------------------------ data
 
@@ -148,12 +174,16 @@ class MultiTaskTrainer(ScheduledTrainer):
         weighting, counts = self.preflight.weighting, self.fold_labels.counts(self.num_classes)
         self.class_weight = as_tensor(class_weights(weighting.patches, counts["training"]), self.device)
         self.say(
-            f"Cases in each class: {counts}; class weights: {weighting.patches}, lambda = {self.settings.loss_weight}, "
+            f"Cases in each class: {counts}; class weights: {weighting.patches}, lambda = {self.full_loss_weight}, "
             f"labels that carry the class: {list(self.target_labels.labels)}"
         )
         self.say(weighting.remark, *class_data.missing_classes(self.fold, counts))
         if self.settings.sampler == "balanced":
             training.identifiers = class_data.balanced_identifiers(training.identifiers, self.class_labels.by_case)
+        if self.settings.target_patches:
+            keys = target_patches.location_keys(self.target_labels, self.label_manager)
+            cases = class_data.known(self.class_labels.by_case)
+            training = target_patches.TargetPatches(training, cases, keys, self.oversampling)
         return training, validation
 
     def volume_runner(self) -> VolumeRunner:
@@ -200,7 +230,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         elif self.preflight.starts_from_checkpoint:
             path = self.settings.pre_checkpoint_path
             start = run_state.load_start(self.multitask_network, self.head_name, path, type(self).__name__)
-            self.started_from, lines = run_state.describe_start(start, self.fold)
+            self.started_from, lines = run_state.describe_start(*start, self.fold, self.plans_manager.dataset_name)
             self.say(*lines)
         elif self.settings.pre_checkpoint_path:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
@@ -237,14 +267,21 @@ class MultiTaskTrainer(ScheduledTrainer):
         self.say(skipped)
         if not skipped:
             self.multitask_network.cls_head.after_step(dist.all_reduce if self.is_ddp else None)
+            self.average_weights()
         self.count_step()
         return {"loss": np.float32(step.seg_loss), "cls_loss": step.cls_loss}
+
+    @property
+    def full_loss_weight(self) -> float:
+        """Weight of the class loss after the epochs over which it rises."""
+        asked = self.settings.loss_weight
+        return self.default_loss_weight if asked is None else asked
 
     @property
     def loss_weight(self) -> float:
         """Weight of the class loss in the current epoch."""
         warmup = self.settings.loss_warmup
-        return self.settings.loss_weight * min(1.0, (self.current_epoch + 1) / (warmup + 1))
+        return self.full_loss_weight * min(1.0, (self.current_epoch + 1) / (warmup + 1))
 
     @property
     def class_smoothing(self) -> float:
@@ -354,7 +391,10 @@ class MultiTaskTrainer(ScheduledTrainer):
             self.multitask_network.cls_head, self.dataset_json.get("class_names"), self.target_labels
         )
         record = run_state.record(self.settings_in_force(), self.fold_labels, self.started_from, self.best_class_score)
-        run_state.save(filename, self.multitask_network, head, run_state.trainer_state(self), record)
+        average, state = self.weight_average, run_state.trainer_state(self)
+        with contextlib.nullcontext() if average is None else average.in_place():
+            averaging = None if average is None else average.state()
+            run_state.save(filename, self.multitask_network, head, state, record, averaging)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Resume from, or validate with, a checkpoint of this trainer.
@@ -370,6 +410,7 @@ class MultiTaskTrainer(ScheduledTrainer):
             self.initialize()
         run_state.load_own(self.multitask_network, self.target_labels, checkpoint)
         run_state.restore_trainer(self, checkpoint.trainer_state)
+        self.restore_average(checkpoint.averaging)
         self.best_class_score = resuming.best_class_score(checkpoint, Path(self.output_folder))
         self.skipped_steps.total = checkpoint.skipped_steps
         self.started_from, self.resumed_from = checkpoint.started_from, checkpoint.run_record
@@ -378,5 +419,12 @@ class MultiTaskTrainer(ScheduledTrainer):
         """What decides the course of this training, by the variable that sets it."""
         weights = self.preflight.weighting.patches
         return resuming.settings_in_force(
-            self, self.settings, self.num_classes, weights, self.class_smoothing, self.target_labels
+            self,
+            self.settings,
+            self.num_classes,
+            weights,
+            self.class_smoothing,
+            self.target_labels,
+            self.full_loss_weight,
+            self.gradient,
         )

@@ -72,11 +72,14 @@ class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
 class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
     """Case head under AdamW, U-Net under SGD from the segmentation; at the end the head is fitted to whole volumes.
 
-    From a stage-1 checkpoint when one is given, else from scratch.
+    From a stage-1 checkpoint when one is given, else from scratch. With ``gradient`` above 0 in the head's options, or
+    in ``NNUNETV2_MT_GRADIENT``, the network learns from the class too; then λ is small by default.
     """
 
     head_name = "case"
     head_lr = 3e-3
+    has_gradient_option = True
+    joint_loss_weight = 0.1
     default_class_weights = "balanced"
     label_smoothing = 0.05
     may_start_from_checkpoint = True
@@ -86,6 +89,13 @@ class nnUNetTrainer_CLSHeadLesion(MultiTaskTrainer):
         target, channels = self.target_labels, num_channels(self.dataset_json)
         options = {"channels": channels, "measured": measurement_names(channels), **super().build_head_options()}
         return {**options, "target_channels": target.channels, "regions": target.has_regions}
+
+    @property
+    def full_loss_weight(self) -> float:
+        """Small by default where the class loss reaches the network, which it would overfit."""
+        if self.settings.loss_weight is None and self.gradient:
+            return self.joint_loss_weight
+        return super().full_loss_weight
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """SGD for the U-Net as upstream; AdamW for the head, whose rate does not follow the U-Net's."""

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from nnunet_3dct.errors import CheckpointError, OutputError
-from nnunet_3dct.formats.checkpoint import plain, read_checkpoint, write_checkpoint
+from nnunet_3dct.formats.checkpoint import read_checkpoint, write_checkpoint
+from nnunet_3dct.formats.torch_files import plain
 from tests.utils import empty, truncate
 
 

@@ -105,3 +105,12 @@ def first_epoch(name: str) -> None:
 
     trainer.on_epoch_start = stop
     trainer.run_training()
+
+
+def averages_of_a_training(name: str, out: Path) -> None:
+    """Train; save this process's averaged and trained weights."""
+    trainer = get_trainer(name)
+    trainer.run_training()
+    average = {k: v.clone() for k, v in trainer.bare_network.state_dict().items()}
+    trained = trainer.weight_average.state()["trained_weights"]
+    torch.save({"average": average, "trained": dict(trained)}, out / f"rank_{dist.get_rank()}.pth")
