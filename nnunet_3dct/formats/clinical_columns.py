@@ -119,8 +119,7 @@ def check_use(column: str, kind: Kind | None, values: Mapping[str, Value]) -> st
             f"different texts in {len(stated)} cases, such as {listing(stated, 3)}. Remove it, or name it Patient if "
             "it tells patients apart; of a date take a number, such as the age"
         )
-    numbers = sorted(value for value in stated if isinstance(value, float))
-    running = [value - numbers[0] for value in numbers] == [*range(len(numbers))]
+    running = stated in ([*range(len(stated))], [*range(1, len(stated) + 1)])
     named = _IDENTIFIER.fullmatch(column.casefold()) and 2 * len(distinct) > len(stated)
     if kind == NUMBER and (running or named):
         what = "running numbers" if running else f"{len(distinct)} different numbers in {len(stated)} cases"
@@ -134,9 +133,9 @@ def check_use(column: str, kind: Kind | None, values: Mapping[str, Value]) -> st
 def reveals_class(values: Mapping[str, Value], classes: Mapping[str, int]) -> bool:
     """Whether the values of a column tell the class without fail, as the class under another name does.
 
-    That is so where no value occurs in two classes, and either each class has one value or there are ten cases and
-    more. A missing value counts as one of its own, and so does being stated at all. Columns of mostly different values
-    (an age) tell nothing that way.
+    That is so where the values are the classes (in three cases or more), or no value occurs in two classes and either
+    each class has one value or there are ten cases and more. A missing value counts as one of its own, and so does
+    being stated at all. Columns of mostly different values (an age) tell nothing that way.
 
     Args:
         values: case -> value.
@@ -152,7 +151,13 @@ def reveals_class(values: Mapping[str, Value], classes: Mapping[str, int]) -> bo
     known = [(_folded(values[case]), label) for case, label in classes.items() if label >= 0 and case in values]
     stated: list[tuple[Value, int]] = [(value, label) for value, label in known if value is not None]
     presence: list[tuple[Value, int]] = [(float(value is None), label) for value, label in known]
-    return any(_determines(pairs) for pairs in (known, stated, presence))
+    equal = [str(label) == _written(value) for value, label in stated]
+    same = all(equal) and len(equal) >= 3 and len({label for _, label in stated}) > 1
+    return same or any(_determines(pairs) for pairs in (known, stated, presence))
+
+
+def _written(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _folded(value: Value) -> Value:

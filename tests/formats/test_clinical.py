@@ -106,6 +106,7 @@ def test_comma_in_a_number_is_refused_where_it_may_part_thousands(tmp_path: Path
         ("date", [f"2021-03-{n:02d}" for n in range(1, 13)], "12 different texts in 12 cases, such as 2021-03-01"),
         ("note", ["a", "b", "c", "d", "e", "f", "g", "", "", "", "g", "g"], "7 different texts in 9 cases"),
         ("number", [*range(1, 13)], "running numbers, as an identifier has them"),
+        ("row", [*range(12)], "running numbers, as an identifier has them"),
         ("Study ID", [n * n for n in range(12)], "12 different numbers in 12 cases, as an identifier has them"),
         ("MRN", [n * n for n in range(12)], "12 different numbers in 12 cases, as an identifier has them"),
         ("ca19-9", [""] * 12, "found none in 12 rows; remove the column"),
@@ -144,6 +145,10 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "clinical.csv")
 
 
+def test_ages_that_rise_by_one_are_no_identifier(tmp_path: Path) -> None:
+    assert read_clinical_table(write(tmp_path, {"age": [*range(50, 62)]})).kinds == {"age": "number"}
+
+
 def test_all_problems_stand_in_one_message(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, {"age": [*AGES[:11], "old"], "when": [f"day {n}" for n in range(12)]}))
     assert "2 problems" in message and "column age" in message and "column when" in message
@@ -172,6 +177,13 @@ def test_column_that_is_the_class_is_named(tmp_path: Path, values: list[object])
     assert check_clinical_table(table, CASES, swapped) == []
     unknown = {**dict.fromkeys(CASES, -1), CASES[0]: 0, CASES[1]: 1}
     assert check_clinical_table(table, CASES, unknown) == []
+
+
+@pytest.mark.parametrize("values", [[0, 2, 1], ["0", "2.0", "1."], ["0", "n/a", "1", "0"]])
+def test_the_classes_themselves_are_named_in_the_smallest_table(tmp_path: Path, values: list[object]) -> None:
+    table = read_clinical_table(write(tmp_path, {"sub": values, "age": AGES}))
+    classes = {CASES[0]: 0, CASES[1]: 2, CASES[2]: 1, CASES[3]: 0}
+    assert ["column sub" in problem for problem in check_clinical_table(table, CASES, classes)] == [True]
 
 
 def test_column_stated_for_one_class_alone_is_named(tmp_path: Path) -> None:
