@@ -22,7 +22,7 @@ class NNUNet3DCTError(Exception):
 
 
 class SettingsError(NNUNet3DCTError, ValueError):
-    """A variable, a command-line argument or an argument of a Python call holds a value that cannot be used.
+    """A variable, an argument of a command or a Python call, or a table of covariates holds what cannot be used.
 
     Examples:
         >>> import nnunet_3dct

@@ -27,6 +27,7 @@ FLAGS = {
     "num_export_threads": "-nps",
     "num_parts": "-num_parts",
     "part_id": "-part_id",
+    "clinical": "--clinical",
 }
 
 
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         "(evidence/<case>, 0 to 1); takes one more pass over each window that has a say in the class")  # fmt: skip
     add("--abstain", type=float, metavar="P", help="mark cases whose highest class probability is below P for review "
         "(\"review\": true in their JSON, a list at the end)")  # fmt: skip
+    add("--clinical", type=Path, metavar="CSV", help="table of the cases' covariates (Names,age,sex), for a model that "
+        "was trained with some")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
     add("--continue_prediction", "--c", action="store_true",
         help="keep cases whose results are whole and of the same model and settings")  # fmt: skip
@@ -84,11 +87,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         _check_arguments(args)
         predictor = _load(args)
+        if predictor.calibration_note:
+            print(predictor.calibration_note, file=sys.stderr)
+        result = _predict(predictor, args)
     except SettingsError as error:
         raise _with_flag(error) from error
-    if predictor.calibration_note:
-        print(predictor.calibration_note, file=sys.stderr)
-    result = _predict(predictor, args)
     _tell(result, args)
     print(f"{len(result.predicted)} cases predicted in {time.perf_counter() - start:.1f} s -> {args.o}")
     return SOME_FAILED if result.failed or result.left_out else DONE
@@ -128,6 +131,7 @@ def _folder_options(args: argparse.Namespace) -> dict:
         "part_id": args.part_id,
         "num_parts": args.num_parts,
         "verbose": args.verbose,
+        "clinical": args.clinical,
     }
 
 

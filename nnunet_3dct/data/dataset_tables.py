@@ -1,4 +1,4 @@
-"""Check what is listed beside a raw dataset's images: class labels, names of the classes, splits, parts."""
+"""Check what is listed beside a raw dataset's images: class labels, their names, covariates, splits, parts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nnunet_3dct.data.splits import FOLDS, check_splits, count_patients, read_sp
 from nnunet_3dct.errors import ClassLabelsError, ImageError, NNUNet3DCTError, SettingsError, listing
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_labels_in
+from nnunet_3dct.formats.clinical import check_clinical_table, read_clinical_in
 from nnunet_3dct.formats.image_folders import list_images
 from nnunet_3dct.paths import DATASET_FILE, PREPROCESSED, SPLITS_FILE, is_set, nnunet_folder
 
@@ -62,6 +63,7 @@ def check_dataset_tables(folder: Path, num_classes: int | None = None) -> TableC
             check_class_names(description.get("class_names"), number, str(folder / DATASET_FILE))
         except ClassLabelsError as error:
             result.problems.append(str(error))
+    _check_covariates(folder, cases, labels, result)
     _check_splits(searched_folders(folder)[0] / SPLITS_FILE, cases["Tr"], labels.groups if labels else {}, result)
     return result
 
@@ -105,6 +107,28 @@ def _check_labels(labels: ClassLabels, cases: Sequence[str], result: TableChecks
         result.notes.append(
             f"class labels: {len(lonely)} without a case in {listing([f'images{part}' for part in PARTS])}: "
             f"{listing(lonely)}"
+        )
+
+
+def _check_covariates(
+    folder: Path, cases: Mapping[str, Sequence[str]], labels: ClassLabels | None, result: TableChecks
+) -> None:
+    try:
+        table = read_clinical_in(searched_folders(folder))
+    except SettingsError as error:
+        result.problems.append(str(error))
+        return
+    if table is None:
+        return
+    columns = listing([f"{name} (a {kind})" for name, kind in table.kinds.items()])
+    result.read.append(f"covariates: {table.source}: {len(table.by_case)} cases; {columns}")
+    known = [case for part in PARTS for case in cases[part]]
+    problems = check_clinical_table(table, known, labels.by_case if labels else {})
+    result.problems.extend(f"{table.source.name}: {problem}." for problem in problems)
+    without = table.without_row(cases["Tr"])
+    if without:
+        result.notes.append(
+            f"covariates: {len(without)} training cases without a row, which count as missing: {listing(without)}"
         )
 
 

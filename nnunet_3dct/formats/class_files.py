@@ -17,6 +17,7 @@ from nnunet_3dct.errors import EvaluationError, NNUNet3DCTError, listing
 from nnunet_3dct.formats.atomic import read_json, write_json, write_text
 from nnunet_3dct.formats.class_label_files import case_name
 from nnunet_3dct.formats.class_labels import check_class_names, load_class_labels
+from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.formats.text_tables import read_table
 
 CLASS_SUFFIX = "_classification.json"
@@ -28,7 +29,9 @@ SUM_TOLERANCE = 1e-3
 class ClassFile(TypedDict):
     """Content of ``<case>_classification.json``.
 
-    ``softmax(logits / temperature)`` gives ``probs``; without a calibration the temperature is 1.
+    ``softmax(logits / temperature)`` gives ``probs``; without a calibration the temperature is 1. ``covariates`` are
+    those that the class was computed with, null where they are missing; ``covariates_missing`` names these.
+    ``unusual`` says in which way the case is unlike the training cases.
     """
 
     logits: list[float]
@@ -41,6 +44,9 @@ class ClassFile(TypedDict):
     evidence: NotRequired[str]
     target_voxels: NotRequired[int]
     without_basis: NotRequired[str]
+    covariates: NotRequired[dict[str, Value]]
+    covariates_missing: NotRequired[list[str]]
+    unusual: NotRequired[list[str]]
     produced_by: dict[str, Any]
 
 

@@ -62,11 +62,17 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
         OSError: the file cannot be read.
         ValueError: its bytes are no text, or its quotes no table.
     """
+    return read_separated(path, columns)[0]
+
+
+def read_separated(path: Path, columns: Sequence[str] = ()) -> tuple[list[Row], str]:
+    """Rows of a table and what separates its cells; see :func:`read_table`."""
     text = decode(Path(path).read_bytes())
     stated = re.match(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\n|\r)", text)  # Excel's own way to state it
     if stated:
-        return list(_parse(text[stated.end() :], stated[1], len(text[: stated.end()].splitlines())))
-    return list(_parse(text, _separator(text, columns), 0))
+        return list(_parse(text[stated.end() :], stated[1], len(text[: stated.end()].splitlines()))), stated[1]
+    separator = _separator(text, columns)
+    return list(_parse(text, separator, 0)), separator
 
 
 def _separator(text: str, columns: Sequence[str]) -> str:

@@ -13,9 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from nnunet_3dct.formats.class_files import ClassFile, class_file
+from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.geometry import check_planned_size
 from nnunet_3dct.formats.image_files import is_constant
 from nnunet_3dct.inference.case_input import CaseInput
+from nnunet_3dct.inference.covariates import note_covariates
 from nnunet_3dct.inference.explanation import note_empty_map
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.preprocessing import network_spacing, preprocess, segmentation_from_logits
@@ -34,12 +36,14 @@ class PreparedCase:
         data: ``(C, Z, Y, X)`` in the network's spacing.
         properties: what export needs.
         constant: whether the image is without content.
+        covariates: of the case; None for a model without.
     """
 
     case: str
     data: Tensor
     properties: dict[str, Any]
     constant: bool
+    covariates: Covariates | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,13 @@ class CaseAnswer:
     constant: bool
 
 
-def prepare(model: TrainedModel, given: CaseInput) -> PreparedCase:
+def prepare(model: TrainedModel, given: CaseInput, covariates: Covariates | None = None) -> PreparedCase:
     """Crop, normalise and resample the image.
+
+    Args:
+        model: that will predict it.
+        given: the image.
+        covariates: of the case, checked.
 
     Raises:
         ImageError: it would be too large in the network's spacing.
@@ -80,7 +89,7 @@ def prepare(model: TrainedModel, given: CaseInput) -> PreparedCase:
         given.image, given.properties, model.plans_manager, model.configuration_manager, model.dataset_json,
         model.device,
     )  # fmt: skip
-    return PreparedCase(given.case, data, given.properties, is_constant(given.image))
+    return PreparedCase(given.case, data, given.properties, is_constant(given.image), covariates)
 
 
 def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
@@ -90,7 +99,7 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
         RuntimeError: the case does not fit the device, or the pass failed.
     """
     spacing = network_spacing(prepared.properties, model.plans_manager, model.configuration_manager)
-    output = model.predict(prepared.data, AboutCase(spacing))
+    output = model.predict(prepared.data, AboutCase(spacing, prepared.covariates))
     content = class_file(
         output.case_class.probs,
         model.class_names,
@@ -100,6 +109,7 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
         **model.describe(),
     )
     note_empty_map(content, output.evidence)
+    note_covariates(content, model.encodings, prepared.covariates)
     return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ import torch
 from nnunet_3dct.errors import EvaluationError, ImageError
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.class_files import ClassFile, class_file_path, read_class_file, write_class_file
+from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
 from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
@@ -53,15 +54,22 @@ class CaseWriter:
         output_folder: for segmentations and probabilities.
         class_folder: for the class files.
         save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
+        covariates: case -> its covariates, for a model that was trained with some.
     """
 
     def __init__(
-        self, model: TrainedModel, output_folder: Path, class_folder: Path, save_probabilities: bool = False
+        self,
+        model: TrainedModel,
+        output_folder: Path,
+        class_folder: Path,
+        save_probabilities: bool = False,
+        covariates: Mapping[str, Covariates] | None = None,
     ) -> None:
         self.model = model
         self.output_folder = output_folder
         self.class_folder = class_folder
         self.save_probabilities = save_probabilities
+        self.covariates = covariates or {}
         self.ending = str(model.dataset_json["file_ending"])
         self._reader = model.plans_manager.image_reader_writer_class
 
@@ -151,11 +159,15 @@ class CaseWriter:
         return True
 
     def is_of_this_model(self, case: str) -> bool:
-        """Whether the class file was made by the same weights with the same settings and calibration."""
+        """Whether the class file was made by the same weights with the same settings, calibration and covariates."""
         try:
             content = read_json(class_file_path(self.class_folder, case), "Class file", EvaluationError)
             found, temperature = content["produced_by"], content.get("temperature")
             ours = {key: value for key, value in self.model.describe().items() if key != "device"}
-            return temperature == self.model.temperature and all(found.get(key) == value for key, value in ours.items())
+            return (
+                temperature == self.model.temperature
+                and content.get("covariates") == self.covariates.get(case)
+                and all(found.get(key) == value for key, value in ours.items())
+            )
         except (EvaluationError, KeyError, TypeError, AttributeError):
             return False

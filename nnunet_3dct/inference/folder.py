@@ -20,6 +20,7 @@ from nnunet_3dct.formats.manifest import (
     write_manifest,
 )
 from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
+from nnunet_3dct.inference.covariates import read_folder_covariates
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.options import FolderOptions
 from nnunet_3dct.inference.pipeline import Outcome, Pipeline, Progress
@@ -68,14 +69,17 @@ def predict_folder(
     cases = found.cases[options.part_id :: options.num_parts]
     if found.left_out:
         on_message(f"Left out of {images}: {listing([f'{k} ({v})' for k, v in found.left_out.items()])}.")
+    covariates = read_folder_covariates(
+        model.covariates, options.clinical, [images.case for images in found.cases], images, on_message
+    )
     for folder in (output, class_folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder, [images.case for images in cases])
-    writer = CaseWriter(model, output, class_folder, options.save_probabilities)
+    writer = CaseWriter(model, output, class_folder, options.save_probabilities, covariates)
     kept = _kept(cases, writer, on_message) if options.continue_prediction else []
     todo = [images for images in cases if images.case not in kept]
     on_message(f"{len(found.cases)} cases in {images}; {len(todo)} to predict; {model.backends[0]}.")
-    outcome = Pipeline(model, writer, options, on_message, progress).run(todo)
+    outcome = Pipeline(model, writer, options, on_message, progress, covariates).run(todo)
     _add_kept(outcome, kept, class_folder, model)
     path = manifest_path(output, options.part_id, options.num_parts)
     times = {**_earlier_times(path, kept), **outcome.seconds}
@@ -122,8 +126,8 @@ def _kept(cases: Sequence[CaseImages], writer: CaseWriter, on_message: Message) 
     others = [case for case in whole if case not in kept]
     if others:
         on_message(
-            f"Predicted again, since another model, other settings or another version made their results: "
-            f"{listing(others)}."
+            "Predicted again, since another model, other settings, other covariates or another version made their "
+            f"results: {listing(others)}."
         )
     return kept
 

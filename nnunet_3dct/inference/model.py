@@ -17,6 +17,7 @@ from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.calibration import read_temperature
 from nnunet_3dct.formats.checkpoint import Checkpoint, HeadConfig, fingerprint, read_checkpoint
 from nnunet_3dct.formats.class_labels import check_class_names
+from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
 from nnunet_3dct.formats.dataset_json import num_channels
 from nnunet_3dct.formats.evidence_files import ENDINGS
 from nnunet_3dct.inference.backends import Backend, make_backend
@@ -31,6 +32,8 @@ from nnunet_3dct.runtime import Message, choose_device
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels
 
 DatasetJson = dict[str, Any]
+KNOWN_CASES = "known_cases"  # option of a head: how many training cases it remembers
+COVARIATES = "covariates"  # option of a head: CovariateEncoding.to_dict()
 
 
 class ProducedBy(TypedDict):
@@ -70,7 +73,9 @@ class TrainedModel:
         plans_manager, configuration_manager, label_manager, dataset_json: nnU-Net's, of the model.
         trainer_name: of the first fold.
         allowed_mirroring_axes: spatial axes that training mirrored.
-        head_config: describes the head.
+        head_config: describes the head of the first fold; the others differ from it in means and categories of
+            covariates alone.
+        encodings: of the covariates that the model was trained with, one for each fold; empty for none.
         class_names: of the classes 0, 1, ..., None if the model names none, or not as many as it has classes.
         target: finds the voxels that carry the class.
         backends: one for each fold.
@@ -101,6 +106,7 @@ class TrainedModel:
         checkpoints = _checkpoints([folder / f"fold_{fold}" / checkpoint_name for fold in folds])
         first = checkpoints[0]
         self.head_config = first.head_config
+        self.encodings = [e for e in map(_encoding, (c.head_config for c in checkpoints)) if e is not None]
         self.class_names = _class_names(first.head_config, folder, on_message)
         self.trainer_name = first.trainer_name
         self.allowed_mirroring_axes: Sequence[int] | None = first.get("inference_allowed_mirroring_axes")
@@ -123,8 +129,18 @@ class TrainedModel:
         self._start_networks([self._network(checkpoint) for checkpoint in checkpoints], on_message)
         self.seconds_loading = time.perf_counter() - start
 
+    @property
+    def covariates(self) -> CovariateEncoding | None:
+        """Of the first fold: which covariates the model was trained with; None for none."""
+        return self.encodings[0] if self.encodings else None
+
     def predict(self, data: torch.Tensor, about: AboutCase = NOTHING) -> NetworkOutput:
-        """Predict a preprocessed case; see :meth:`~nnunet_3dct.inference.ensemble.Ensemble.predict`."""
+        """Predict a preprocessed case; see :meth:`~nnunet_3dct.inference.ensemble.Ensemble.predict`.
+
+        Args:
+            data: ``(C, Z, Y, X)``.
+            about: its spacing, and the covariates of the patient as :meth:`CovariateEncoding.accept` gives them.
+        """
         return self._ensemble.predict(data, about)
 
     def describe(self) -> ProducedBy:
@@ -147,7 +163,7 @@ class TrainedModel:
 
     def _network(self, checkpoint: Checkpoint) -> MultiTaskUNet:
         unet = build_unet(self.plans_manager, self.configuration_manager, self.dataset_json)
-        return load_saved_network(checkpoint, self.head_config, unet, checkpoint.source)
+        return load_saved_network(checkpoint, checkpoint.head_config, unet, checkpoint.source)
 
     def _start_networks(self, networks: Sequence[MultiTaskUNet], on_message: Message) -> None:
         options = self.options
@@ -191,14 +207,30 @@ def _described(folder: Path, name: str) -> dict[str, Any]:
 
 def _checkpoints(paths: Sequence[Path]) -> list[Checkpoint]:
     checkpoints = [read_checkpoint(path, mmap=True) for path in paths]
+    expected = _without_fit(checkpoints[0].head_config)
     for checkpoint in checkpoints:
-        if checkpoint.head_config != checkpoints[0].head_config:
+        if _without_fit(checkpoint.head_config) != expected:
             raise CheckpointError(
                 f"Checkpoint {checkpoint.source}: expected the same head as in {checkpoints[0].source} "
                 f"({checkpoints[0].head_config}), found {checkpoint.head_config}. Folds that are averaged must share "
                 "classes and head."
             )
     return checkpoints
+
+
+def _encoding(head: HeadConfig) -> CovariateEncoding | None:
+    """How a head takes covariates, None if it takes none."""
+    stated = head.get("options", {}).get(COVARIATES)
+    return None if stated is None else CovariateEncoding.from_dict(stated)
+
+
+def _without_fit(head: HeadConfig) -> HeadConfig:
+    """What the heads of all folds share: of covariates names and kinds, not the means of a fold's training cases."""
+    encoding = _encoding(head)
+    options = {name: value for name, value in head.get("options", {}).items() if name != KNOWN_CASES}
+    if encoding is not None:
+        options[COVARIATES] = encoding.kinds
+    return {**head, "options": options}
 
 
 def _fingerprint(checkpoints: Sequence[Checkpoint], head_weights: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.runtime import BACKENDS, MIRRORING, PRECISIONS, check_choice, check_device_name, check_number
@@ -60,9 +61,10 @@ class FolderOptions:
         num_preprocessing_threads, num_export_threads: on either side of the network; at least 1.
         part_id, num_parts: which share of the cases this is, from 0, and how many calls share the folder.
         verbose: say of each case how it went, and of each that fails where the error came from.
+        clinical: table of the cases' covariates, for a model that was trained with some.
 
     Raises:
-        SettingsError: a number is out of range.
+        SettingsError: a number is out of range, or there is no such table.
     """
 
     save_probabilities: bool = False
@@ -72,6 +74,7 @@ class FolderOptions:
     part_id: int = 0
     num_parts: int = 1
     verbose: bool = False
+    clinical: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_preprocessing_threads", "num_export_threads", "num_parts"):
@@ -82,3 +85,5 @@ class FolderOptions:
             f"a whole number from 0 to {self.num_parts - 1}",
             lambda x: 0 <= x < self.num_parts and x == int(x),
         )
+        if self.clinical is not None and not self.clinical.is_file():
+            raise SettingsError(f"clinical: expected a table of covariates, found no file {self.clinical}.")

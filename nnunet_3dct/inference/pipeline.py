@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from nnunet_3dct.errors import NNUNet3DCTError
 from nnunet_3dct.formats.class_files import ClassFile
+from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.image_folders import CaseImages
 from nnunet_3dct.inference import case as case_path
 from nnunet_3dct.inference.case_input import from_files
@@ -50,6 +51,7 @@ class Pipeline:
         options: numbers of threads; ``verbose`` tells of each case how it went.
         on_message: told of cases that fail and of what is odd.
         progress: called with the number of cases that are done and of all.
+        covariates: case -> its covariates, for a model that was trained with some.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Pipeline:
         options: FolderOptions,
         on_message: Message,
         progress: Progress | None = None,
+        covariates: Mapping[str, Covariates] | None = None,
     ) -> None:
         self.model = model
         self.writer = writer
         self.options = options
         self.on_message = on_message
         self.progress = progress
+        self.covariates = covariates or {}
         self._done, self._total = 0, 0
 
     def run(self, cases: Sequence[CaseImages]) -> Outcome:
@@ -102,7 +106,8 @@ class Pipeline:
 
     def _prepare(self, images: CaseImages) -> tuple[case_path.PreparedCase, float]:
         start = time.perf_counter()
-        prepared = case_path.prepare(self.model, from_files(images.files, self.model, images.case))
+        given = from_files(images.files, self.model, images.case)
+        prepared = case_path.prepare(self.model, given, self.covariates.get(images.case))
         return prepared, time.perf_counter() - start
 
     def _predict(self, prepared: case_path.PreparedCase, seconds: float, outcome: Outcome) -> case_path.CaseAnswer:
@@ -112,6 +117,8 @@ class Pipeline:
         outcome.seconds[prepared.case] = times
         if "evidence" in answer.class_file:
             self.on_message(f"{prepared.case}: {answer.class_file['evidence']}; its map is black.")
+        for remark in answer.class_file.get("unusual", []):
+            self.on_message(f"{prepared.case}: {remark}.")
         if self.options.verbose:
             self.on_message(_account(prepared, answer.class_file, times))
         # on a GPU what waits for its export shall hold no more than a fast export needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,11 @@ import SimpleITK
 
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.class_files import ClassFile
+from nnunet_3dct.formats.clinical_columns import Kind
 from nnunet_3dct.formats.geometry import Geometry, image_geometry
 from nnunet_3dct.inference import case as case_path
 from nnunet_3dct.inference.case_input import CaseInput, from_array, from_files, from_images
+from nnunet_3dct.inference.covariates import check_covariates
 from nnunet_3dct.inference.ensemble import say_nothing
 from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid
 from nnunet_3dct.inference.folder import FolderResult, predict_folder
@@ -106,6 +108,12 @@ class Predictor:
         sum_on_device: whether a GPU keeps the sums of logits; else the CPU does.
         on_message: told of what takes long or goes another way; by default nobody is.
 
+    Attributes:
+        class_names: of the classes 0, 1, ..., None if the model names none.
+        num_classes, num_channels: of the model.
+        covariates: that the model was trained with -> ``number`` or ``category``; None for none.
+        calibration_note: why the model's calibration is not applied, None if there is nothing to say.
+
     Raises:
         CheckpointError: no such model, or its files cannot be used.
         SettingsError: device, runtime or precision are not there, or an argument cannot be used; before anything is
@@ -148,6 +156,7 @@ class Predictor:
         self.class_names: list[str] | None = self._model.class_names
         self.num_classes: int = self._model.head_config["num_classes"]
         self.num_channels = self._model.num_channels
+        self.covariates: dict[str, Kind] | None = self._model.covariates.kinds if self._model.covariates else None
         self.calibration_note = self._model.calibration_note
         if self.calibration_note and on_message is None:
             warnings.warn(self.calibration_note, stacklevel=2)
@@ -160,6 +169,7 @@ class Predictor:
         self,
         image: File | Sequence[File] | SimpleITK.Image | Sequence[SimpleITK.Image] | np.ndarray,
         spacing: Sequence[float] | None = None,
+        covariates: Mapping[str, float | str | None] | None = None,
     ) -> Prediction:
         """Predict one case.
 
@@ -167,13 +177,17 @@ class Predictor:
             image: a file or one for each channel; a SimpleITK image or one for each channel; an array
                 ``(Z, Y, X)`` or ``(C, Z, Y, X)``.
             spacing: of an array, (Z, Y, X) in mm.
+            covariates: such as ``{"age": 67, "sex": "F"}``, for a model that was trained with some; None for what is
+                missing.
 
         Raises:
+            SettingsError: the covariates are not those that the model was trained with.
             ImageError: the image cannot be read, is not finite, or does not have the model's channels.
         """
         model, times = self._model, [time.perf_counter()]
+        accepted = check_covariates(model.covariates, covariates)
         given = self._read(image, spacing)
-        prepared = case_path.prepare(model, given)
+        prepared = case_path.prepare(model, given, accepted)
         times.append(time.perf_counter())
         answer = case_path.predict(model, prepared)
         times.append(time.perf_counter())
@@ -214,6 +228,7 @@ class Predictor:
         part_id: int = 0,
         num_parts: int = 1,
         verbose: bool = False,
+        clinical: File | None = None,
         progress: Callable[[int, int], None] | None = None,
         arguments: dict[str, object] | None = None,
     ) -> FolderResult:
@@ -228,12 +243,14 @@ class Predictor:
             num_preprocessing_threads, num_export_threads: on either side of the network.
             part_id, num_parts: which share of the cases this is, from 0, of how many calls on the folder.
             verbose: tell ``on_message`` how each case went, and where the errors of those that failed came from.
+            clinical: table of the cases' covariates (``Names,age,sex``), for a model that was trained with some.
             progress: called with the number of cases that are done and of all.
             arguments: noted in the manifest as they are.
 
         Raises:
             ImageError: the folder is missing, holds no images, or the same image in two formats.
-            SettingsError: an argument is out of range.
+            SettingsError: an argument is out of range, the model has covariates and there is no table of them or the
+                other way round, or the table cannot be used.
             OutputError: the manifest or a table cannot be written.
 
         Examples:
@@ -244,7 +261,7 @@ class Predictor:
         """
         options = FolderOptions(
             save_probabilities, continue_prediction, num_preprocessing_threads, num_export_threads, part_id,
-            num_parts, verbose,
+            num_parts, verbose, None if clinical is None else Path(clinical),
         )  # fmt: skip
         return predict_folder(
             self._model, Path(images), Path(output), Path(class_folder or output), options, progress,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.inference.measurements import measure_target
 from nnunet_3dct.networks.heads.base import WholeCaseHead
@@ -45,7 +45,11 @@ class WholeCaseRecord:
         self._shares.append(float(share.double().sum()))
 
     def columns(
-        self, image: Tensor, inside: tuple[slice, ...], spacing: Sequence[float], covariates: np.ndarray | None = None
+        self,
+        image: Tensor,
+        inside: tuple[slice, ...],
+        spacing: Sequence[float],
+        covariates: Mapping[str, Value] | None = None,
     ) -> Tensor:
         """Features of the case ``(width,)``, float64; NaN where there is nothing to measure.
 
@@ -53,13 +57,13 @@ class WholeCaseRecord:
             image: preprocessed ``(C, Z, Y, X)``, as it was before padding.
             inside: where it lies in the padded case, spatial.
             spacing: of its voxels in mm.
-            covariates: encoded, ``(K,)``; None for none.
+            covariates: of the patient; None where all are missing or the head knows none.
         """
         merged = self.head.merge(torch.stack(self._pooled), torch.tensor(self._shares, dtype=torch.float64))
         image = image[: self.head.channels]
         measured = measure_target(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
-        parts = [merged, torch.from_numpy(measured)]
-        return torch.cat([*parts, torch.from_numpy(np.asarray(covariates, float))] if covariates is not None else parts)
+        encoded = self.head.encode_covariates(covariates)
+        return torch.cat([merged, torch.from_numpy(measured), torch.from_numpy(encoded)])
 
     def result(self, columns: Tensor, passes_per_window: int) -> CaseClass:
         """The class.

@@ -6,14 +6,14 @@ window or of many, go through the network at once where the device gains by it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.inference.aggregation import CaseClass, ClassRecord
 from nnunet_3dct.inference.backends.base import Backend
 from nnunet_3dct.inference.whole_case import WholeCaseRecord
@@ -37,11 +37,11 @@ class AboutCase:
 
     Attributes:
         spacing: of its voxels in mm, in the order of its axes.
-        covariates: of the patient, encoded for the head, ``(K,)``; None for none.
+        covariates: of the patient, for a head that was trained with some; None for none.
     """
 
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
-    covariates: np.ndarray | None = None
+    covariates: Mapping[str, Value] | None = None
 
 
 NOTHING = AboutCase()

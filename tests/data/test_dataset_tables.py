@@ -131,3 +131,25 @@ def test_broken_labels_and_descriptions_are_left_to_the_other_check(raw: Path) -
     assert check_dataset_tables(raw).problems == []
     (raw / "dataset.json").write_text("[]")
     assert check_dataset_tables(raw).read == []
+
+
+def test_covariates_are_compared_with_cases_and_classes(raw: Path, preprocessed: Path) -> None:
+    rows = [f"case_{n:03d},{50 + n},{'FM'[n // 2 % 2]}" for n in range(7)]
+    (raw / "clinical.csv").write_text("\n".join(["Names,age,sex", *rows]) + "\n")
+    result = check_dataset_tables(raw)
+    assert result.problems == [] and result.notes == []  # case_007, without a row, is held out
+    assert f"covariates: {raw / 'clinical.csv'}: 7 cases; age (a number), sex (a category)" in result.read
+
+    text = [f"case_{n:03d},{50 + n},{'abc'[n % 3]}" for n in (0, 1, 2, 3, 4, 6, 7)]
+    classes = json.loads((raw / "classification.json").read_text())
+    write_class_labels(raw, {**classes, "case_006": 0, "case_007": 1})
+    (raw / "clinical.csv").write_text("\n".join(["Names,age,kind", *text, "case_5,5,b"]) + "\n")
+    result = check_dataset_tables(raw)
+    unknown, revealing = result.problems
+    assert "clinical.csv: case_5: expected a case of the dataset" in unknown and "did you mean case_005?" in unknown
+    assert "column kind" in revealing and "a = class 0, b = class 1, c = class 2" in revealing
+    assert result.notes == ["covariates: 1 training cases without a row, which count as missing: case_005"]
+
+    (preprocessed / "clinical.csv").write_text("Names,age\ncase_000,67y\ncase_001,50\n")
+    (problem,) = check_dataset_tables(raw).problems
+    assert "case_000: column age: expected a number, found '67y'" in problem

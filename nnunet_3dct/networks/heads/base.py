@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.networks.attribution import hirescam
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.standardize import RunningStandardize
@@ -131,6 +133,10 @@ class WholeCaseHead(ClassificationHead):
             windows: ``(N, network_width)`` of :meth:`summarize`, float64.
             shares: ``(N,)`` voxels that each window stands for, float64.
         """
+
+    def encode_covariates(self, values: Mapping[str, Value] | None) -> np.ndarray:
+        """Columns of a patient's covariates, which stand last; none unless a head takes some."""
+        return np.zeros(0)
 
     @abstractmethod
     def classify_case(self, columns: Tensor) -> Tensor:
