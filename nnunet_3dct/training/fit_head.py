@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from nnunet_3dct.formats.clinical import ClinicalTable
+from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
 from nnunet_3dct.networks.case_layout import COVARIATES
 from nnunet_3dct.networks.familiarity import Familiarity, fit_familiarity
 from nnunet_3dct.networks.heads import ClassificationHead
@@ -53,11 +55,26 @@ class KnownCases:
         classes: of the training cases; those of unknown class left out.
         groups: patient of a case; cases that are not named are a patient each.
         unseen: cases that the network was not trained on, for the threshold of what is unusual.
+        covariates: of the patients, None for none.
     """
 
     classes: Mapping[str, int]
     groups: Mapping[str, str]
     unseen: tuple[str, ...] = ()
+    covariates: ClinicalTable | None = None
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What became of a head.
+
+    Attributes:
+        message: for the log.
+        head: the fitted one; None where the head is left as it was.
+    """
+
+    message: str
+    head: CaseHead | None = None
 
 
 def refit(
@@ -66,67 +83,101 @@ def refit(
     known: KnownCases,
     weights: Weights,
     gather: Callable[[Any], list[Any]],
-) -> str:
+) -> Refit:
     """Fit a head to the training cases in which the network finds the target.
 
     Nothing that fails here costs the training: the head is then left as it was. Over several processes each takes its
     share of the cases, and all make the same fit.
 
     Args:
-        head: changed in place.
+        head: of the network; not changed.
         columns: gives this process's cases, features ``(width,)`` of each.
         known: the cases.
         weights: of the classes, as for :func:`~nnunet_3dct.training.class_loss.class_weights`.
         gather: the value of every process.
 
     Returns:
-        What was done, for the log.
+        The fitted head and what was done.
     """
     shares = gather(attempt(columns))
     failed = next((share for share in shares if isinstance(share, Failure)), None)
-    outcome: str | Failure
+    outcome: Refit | Failure
     if failed is not None:
         outcome = failed
     else:
         features = {case: row for share in shares for case, row in share.items()}
         outcome = attempt(lambda: _refit(head, features, known, weights))
     if isinstance(outcome, Failure):
-        return (
+        return Refit(
             f"WARNING: fitting the class head to whole volumes failed, it is left as trained on patches. "
             f"{outcome.error}\n{outcome.trace}"
         )
     return outcome
 
 
-def _refit(head: ClassificationHead, features: Columns, known: KnownCases, weights: Weights) -> str:
+def _refit(head: ClassificationHead, features: Columns, known: KnownCases, weights: Weights) -> Refit:
     if not isinstance(head, CaseHead):
         raise TypeError(f"expected a CaseHead, found {type(head).__name__}")
-    table = case_table(features, known, lambda row: bool(head.found_target(torch.from_numpy(row[None]))[0]))
+    head, features = with_covariates(head, features, known)
+    table = case_table(features, known, head)
     counts = np.bincount(table.classes, minlength=head.num_classes).tolist()
     if sum(count > 1 for count in counts) < 2:
-        return (
+        return Refit(
             f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
             f"in which the network finds the target, found {counts} in each class."
         )
     choice = choose(table, head.layout, head.num_classes, weights=weights)
     unseen = [features[case] for case in known.unseen if case in features]
-    fit_case_head(head, choice, table, np.array(unseen).reshape(-1, table.columns.shape[1]))
+    fitted = fitted_head(head, choice, table, np.array(unseen).reshape(-1, table.columns.shape[1]))
     picked = "; ".join(map(str, choice.candidates))
-    return (
+    return Refit(
         f"Class head fitted to whole volumes of {len(table.cases)} training cases ({counts} in each class), the "
-        f"average of what did best in a cross-validation among them: {picked}."
+        f"average of what did best in a cross-validation among them: {picked}.",
+        fitted,
     )
 
 
-def case_table(features: Columns, known: KnownCases, shows: Callable[[np.ndarray], bool]) -> CaseTable:
+def with_covariates(head: CaseHead, features: Columns, known: KnownCases) -> tuple[CaseHead, Columns]:
+    """A head that takes the covariates of the cases, with their columns; those that it took before are dropped.
+
+    Args:
+        head: of the network; not changed.
+        features: of all cases, by that head.
+        known: the cases; covariates are encoded by those of known class.
+    """
+    before = len(head.layout.blocks.get(COVARIATES, ()))
+    if known.covariates is None and not before:
+        return head, features
+    encoding = None if known.covariates is None else CovariateEncoding.fit(known.covariates, sorted(known.classes))
+    changed = head_like(head, covariates=None if encoding is None else encoding.to_dict(), known_cases=0)
+    rows = {case: row[: len(row) - before] for case, row in features.items()}
+    if known.covariates is not None:
+        rows = {
+            case: np.concatenate([row, changed.encode_covariates(known.covariates.of(case))])
+            for case, row in rows.items()
+        }
+    return changed, rows
+
+
+def head_like(head: CaseHead, **options: Any) -> CaseHead:
+    """A new head of the same network with other options, on the same device."""
+    new = CaseHead(head.spec, head.num_classes, **{**head.options, **options})
+    return new.to(head.classifier.weight.device)
+
+
+def case_table(features: Columns, known: KnownCases, head: CaseHead) -> CaseTable:
     """The cases of known class in which the network finds the target, sorted.
 
     Args:
         features: of all cases.
         known: the cases.
-        shows: says of the features of a case whether the network finds the target.
+        head: whose columns they are.
     """
-    cases = [case for case in sorted(known.classes) if case in features and shows(features[case])]
+    cases = [
+        case
+        for case in sorted(known.classes)
+        if case in features and bool(head.found_target(torch.from_numpy(features[case][None]))[0])
+    ]
     return CaseTable(
         tuple(cases),
         np.stack([features[case] for case in cases]) if cases else np.zeros((0, 0)),
@@ -135,26 +186,25 @@ def case_table(features: Columns, known: KnownCases, shows: Callable[[np.ndarray
     )
 
 
-def fit_case_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.ndarray) -> None:
-    """Set the head to what was chosen, and teach it which cases are usual.
+def fitted_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.ndarray) -> CaseHead:
+    """A head of what was chosen that knows which cases are usual, in evaluation mode.
 
     Args:
-        head: changed in place and set to evaluation, once everything is there.
+        head: of the same layout; not changed.
         choice: scaling and linear model.
         table: the cases that it was fitted to.
         unseen: columns ``(M, width)`` of cases that the network was not trained on; none is fine.
     """
     familiarity = learn_familiarity(head, table, unseen)
-    device = head.classifier.weight.device
+    head = head_like(head, known_cases=len(familiarity.axes))
     spread = choice.scaling.spread
     with torch.no_grad():
         head.norm.mean.copy_(torch.from_numpy(choice.scaling.mean))
         head.norm.square.copy_(torch.from_numpy(choice.scaling.mean**2 + spread**2))
         head.classifier.weight.copy_(torch.from_numpy(choice.model.weight / head.norm.scale))
         head.classifier.bias.copy_(torch.from_numpy(choice.model.bias))
-    head.familiarity = familiarity.to(device)
-    head.options["known_cases"] = len(familiarity.axes)
-    head.eval()
+    head.familiarity.load_state_dict(familiarity.state_dict())
+    return head.eval()
 
 
 def learn_familiarity(head: CaseHead, table: CaseTable, unseen: np.ndarray) -> Familiarity:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from nnunet_3dct.data.splits import read_splits, require_fold
-from nnunet_3dct.errors import CheckpointError, SettingsError
+from nnunet_3dct.errors import CheckpointError, SettingsError, listing
 from nnunet_3dct.formats.checkpoint import HeadConfig
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_dataset_labels, require_class_labels
+from nnunet_3dct.formats.clinical import ClinicalTable, read_dataset_clinical, require_clinical_table
 from nnunet_3dct.formats.pretrained import read_pretrained
 from nnunet_3dct.networks.matching import match_weights
 from nnunet_3dct.networks.target import TargetLabels
-from nnunet_3dct.paths import RESULTS, SPLITS_FILE, splits_path
+from nnunet_3dct.paths import RESULTS, SPLITS_FILE, labels_folders, splits_path
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
 from nnunet_3dct.training.class_data import ClassWeighting, choose_class_weights
 from nnunet_3dct.training.class_loss import class_weights
@@ -55,7 +56,8 @@ class Preflight:
         weighting: class weights.
         starts_from_checkpoint: whether a stage-1 checkpoint is loaded.
         head_options: of the head in that checkpoint, if it has one of the same kind.
-        doubts: about the splits, for the log.
+        doubts: about the splits and the covariates, for the log.
+        clinical: covariates of the cases, None without a table.
     """
 
     class_labels: ClassLabels
@@ -65,6 +67,7 @@ class Preflight:
     starts_from_checkpoint: bool
     head_options: dict[str, Any] | None
     doubts: list[str]
+    clinical: ClinicalTable | None = None
 
 
 def check_before_start(
@@ -98,6 +101,9 @@ def check_before_start(
     class_labels = read_class_labels(plans, configuration, fold, settings)
     num_classes = settings.num_cls or class_labels.num_classes
     check_class_names(dataset_json.get("class_names"), num_classes, "dataset.json")
+    clinical = read_covariates(PlansManager(plans).dataset_name, class_labels)
+    if clinical is not None and (without := clinical.without_row(class_labels.by_case)):
+        doubts.append(f"{clinical.source}: no row for {listing(without)}; their covariates count as missing.")
     target = TargetLabels(PlansManager(plans).get_label_manager(dataset_json), settings.target_labels)
     weighting = choose_class_weights(settings, choices.class_weights)
     class_weights(weighting.patches, [1] * num_classes)  # as many as there are classes
@@ -109,7 +115,28 @@ def check_before_start(
         expected = unet_state(trainer, PlansManager(plans), configuration, dataset_json)
         start = check_pre_checkpoint(settings, trainer.__name__, num_classes, expected, output)
     options = start["options"] if start is not None and start["name"] == choices.head_name else None
-    return Preflight(class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options, doubts)
+    return Preflight(
+        class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options, doubts, clinical
+    )
+
+
+def read_covariates(dataset: str, labels: ClassLabels) -> ClinicalTable | None:
+    """Covariates of the cases, None if there is no table.
+
+    Args:
+        dataset: its full name.
+        labels: class of every case; images without a label may have a row too.
+
+    Raises:
+        SettingsError: rows of unknown cases, or a column that is the class under another name.
+    """
+    table = read_dataset_clinical(dataset)
+    if table is not None:
+        raw = [folder / part for folder in labels_folders(dataset) for part in ("imagesTs", "imagesVal")]
+        files = [path.name for folder in raw if folder.is_dir() for path in folder.iterdir()]
+        others = [case for case in table.by_case if any(name.startswith((f"{case}_", f"{case}.")) for name in files)]
+        require_clinical_table(table, {*labels.by_case, *others}, labels.by_case)
+    return table
 
 
 def require_mps_fallback(device: torch.device) -> None:

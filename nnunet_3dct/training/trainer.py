@@ -202,9 +202,7 @@ class MultiTaskTrainer(ScheduledTrainer):
                     folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
                 ),
                 self.label_manager.foreground_labels if self.is_cascaded else None,
-                lambda case, properties: AboutCase(
-                    network_spacing(properties, self.plans_manager, self.configuration_manager)
-                ),
+                self._about_case,
             ),
             windows=Windows(
                 tuple(self.configuration_manager.patch_size),
@@ -216,6 +214,11 @@ class MultiTaskTrainer(ScheduledTrainer):
             device=self.device,
             say=self.print_to_log_file,
         )
+
+    def _about_case(self, case: str, properties: dict[str, Any]) -> AboutCase:
+        clinical = self.preflight.clinical
+        spacing = network_spacing(properties, self.plans_manager, self.configuration_manager)
+        return AboutCase(spacing, None if clinical is None else clinical.of(case))
 
     # ------------------------------------------------------------------ training
 
@@ -331,10 +334,14 @@ class MultiTaskTrainer(ScheduledTrainer):
         training, runner = self.fold_labels.training, self.volume_runner()
         classes = {case: training[case] for case in class_data.known(training)}
         unseen = tuple(case for case in self.fold_labels.validation if case not in training)
-        known = fit_head.KnownCases(classes, self.class_labels.groups, unseen)
+        known = fit_head.KnownCases(classes, self.class_labels.groups, unseen, self.preflight.clinical)
         head, weights = self.multitask_network.cls_head, self.preflight.weighting.volumes
         cases = sorted({*classes, *known.unseen})
-        self.say(fit_head.refit(head, lambda: runner.columns(cases), known, weights, self.gather))
+        refit = fit_head.refit(head, lambda: runner.columns(cases), known, weights, self.gather)
+        if refit.head is not None:
+            self.multitask_network.cls_head = refit.head
+            self.weight_average = None  # training is over, and it knows the old head
+        self.say(refit.message)
 
     # ------------------------------------------------------------------ final validation
 

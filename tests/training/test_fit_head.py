@@ -13,7 +13,7 @@ from nnunet_3dct.inference.measurements import measurement_names
 from nnunet_3dct.networks.heads import FeatureSpec, build_head
 from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.training import fit_head as head_refit
-from nnunet_3dct.training.fit_head import KnownCases, attempt, case_table, fit_case_head, refit
+from nnunet_3dct.training.fit_head import KnownCases, attempt, case_table, fitted_head, refit
 from nnunet_3dct.training.head_choice import choose
 from tests import toy
 
@@ -40,17 +40,18 @@ def problem(classes: list[int], n: int = 40, seed: int = 0) -> tuple[dict[str, n
     return dict(zip(cases, x, strict=True)), KnownCases(dict(zip(cases, y.tolist(), strict=True)), {})
 
 
-def fitted(head: CaseHead, features: dict[str, np.ndarray], known: KnownCases, weights: str = "balanced") -> str:
-    return refit(head, lambda: features, known, weights, lambda own: [own])
+def fitted(num_classes: int, features: dict[str, np.ndarray], known: KnownCases) -> tuple[CaseHead, str]:
+    done = refit(case_head(num_classes), lambda: features, known, "balanced", lambda own: [own])
+    assert done.head is not None, done.message
+    return done.head, done.message
 
 
 @pytest.mark.parametrize(("num_classes", "classes"), [(2, [0, 1]), (3, [0, 1, 2]), (4, [1, 3]), (4, [0, 1, 3])])
 def test_head_says_what_the_choice_says(num_classes: int, classes: list[int]) -> None:
     features, known = problem(classes)
-    head = case_head(num_classes)
-    message = fitted(head, features, known)
+    head, message = fitted(num_classes, features, known)
     assert f"whole volumes of {len(features)} training cases" in message
-    table = case_table(features, known, lambda row: True)
+    table = case_table(features, known, head)
     choice = choose(table, head.layout, num_classes)
     new, truth = problem(classes, 60, seed=1)
     rows = np.stack(list(new.values()))
@@ -64,8 +65,7 @@ def test_head_says_what_the_choice_says(num_classes: int, classes: list[int]) ->
 
 def test_a_measurement_that_is_missing_counts_as_average() -> None:
     features, known = problem([0, 1, 2])
-    head = case_head(3)
-    fitted(head, features, known)
+    head, _ = fitted(3, features, known)
     row = torch.from_numpy(features["case_000"])
     missing, average = row.clone(), row.clone()
     missing[SIZE + 1 :] = float("nan")
@@ -75,8 +75,7 @@ def test_a_measurement_that_is_missing_counts_as_average() -> None:
 
 def test_contributions_add_up_to_the_margin_with_the_bias() -> None:
     features, known = problem([0, 1, 2])
-    head = case_head(3)
-    fitted(head, features, known)
+    head, _ = fitted(3, features, known)
     row = torch.from_numpy(features["case_004"]).float()
     logits = head.classify_case(row[None])[0]
     bias = head.classifier.bias
@@ -89,8 +88,7 @@ def test_contributions_add_up_to_the_margin_with_the_bias() -> None:
 
 def test_cases_of_the_kind_are_familiar_and_others_are_not() -> None:
     features, known = problem([0, 1, 2], 80)
-    head = case_head(3)
-    fitted(head, features, known)
+    head, _ = fitted(3, features, known)
     same = torch.from_numpy(np.stack(list(problem([0, 1, 2], 100, seed=5)[0].values())))
     assert head.familiarity.is_unfamiliar(same).float().mean() < 0.1
     assert head.familiarity.is_unfamiliar(same + 60).all() and head.familiarity.is_unfamiliar(-same).all()
@@ -99,10 +97,10 @@ def test_cases_of_the_kind_are_familiar_and_others_are_not() -> None:
 def left_alone(head: CaseHead, columns: Callable[[], dict[str, np.ndarray]], known: KnownCases) -> str:
     """What is said of a fit that leaves the head as it is."""
     before = {k: v.clone() for k, v in head.state_dict().items()}
-    message = refit(head, columns, known, "none", lambda value: [value])
-    assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
-    assert "left as trained on patches" in message
-    return message
+    done = refit(head, columns, known, "none", lambda value: [value])
+    assert done.head is None and all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
+    assert "left as trained on patches" in done.message
+    return done.message
 
 
 def test_head_stays_as_it_is_where_the_network_finds_no_target() -> None:
@@ -133,8 +131,8 @@ def test_head_stays_as_it_is_where_another_process_has_failed() -> None:
     other = attempt(broken)
     head = case_head(2)
     before = head.classifier.weight.clone()
-    message = refit(head, lambda: features, known, "none", lambda own: [own, other])
-    assert "CUDA out of memory" in message and torch.equal(head.classifier.weight, before)
+    done = refit(head, lambda: features, known, "none", lambda own: [own, other])
+    assert done.head is None and "CUDA out of memory" in done.message and torch.equal(head.classifier.weight, before)
 
 
 def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patches(
@@ -153,18 +151,18 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
 
     tables: list[object] = []
 
-    def watched(head: CaseHead, choice: object, table: object, unseen: np.ndarray) -> None:
+    def watched(head: CaseHead, choice: object, table: object, unseen: np.ndarray) -> CaseHead:
         tables.append(table)
         assert len(unseen) == len(toy.VALIDATION)
-        fit_case_head(head, choice, table, unseen)  # type: ignore[arg-type]
+        return fitted_head(head, choice, table, unseen)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "fit_head_to_volumes", noted)
-    monkeypatch.setattr(head_refit, "fit_case_head", watched)
+    monkeypatch.setattr(head_refit, "fitted_head", watched)
     trainer.run_training()
     after = trainer.multitask_network.state_dict()
     changed = {k for k, v in before[0].items() if v.shape != after[k].shape or not torch.equal(v, after[k])}
     fitted = {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
-    assert fitted <= changed and all(k in fitted or k.startswith("cls_head.familiarity.") for k in changed)
+    assert fitted <= changed and all(k in fitted or k.startswith(("cls_head.familiarity.", "cls_head.norm.")) for k in changed)
     training = sorted(c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0)
     assert list(tables[0].cases) == training  # type: ignore[attr-defined]
     final = torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=True)
@@ -180,7 +178,7 @@ def test_failing_fit_costs_neither_the_final_checkpoint_nor_the_validation(
     def broken(*args: object) -> float:
         raise RuntimeError("MPS framework does not support float64")
 
-    monkeypatch.setattr(head_refit, "fit_case_head", broken)
+    monkeypatch.setattr(head_refit, "fitted_head", broken)
     toy.train("nnUNetTrainer_CLSHeadLesion")
     fold = toy.trained_folder(nnunet, "nnUNetTrainer_CLSHeadLesion") / "fold_0"
     final, best = (torch.load(fold / f"checkpoint_{name}.pth", weights_only=True) for name in ("final", "best"))
@@ -198,7 +196,7 @@ def test_training_that_is_killed_during_the_fit_has_its_final_checkpoint(
     def killed(*args: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(head_refit, "fit_case_head", killed)
+    monkeypatch.setattr(head_refit, "fitted_head", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer.run_training()
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunet_3dct.formats.clinical_columns import Value
+from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
 from nnunet_3dct.networks.attribution import class_margin
 from nnunet_3dct.networks.case_layout import CaseLayout
 from nnunet_3dct.networks.familiarity import Familiarity
@@ -39,8 +42,8 @@ class CaseHead(WholeCaseHead):
         regions: whether those are overlapping regions (sigmoid) rather than labels (softmax).
         channels: of the image that is measured.
         measured: block -> names of what is measured of the image.
-        covariates: encoding of the patient's covariates, see :mod:`nnunet_3dct.formats.clinical`; None for none.
-        covariate_names: of its columns.
+        covariates: how the patient's covariates become columns, see
+            :class:`~nnunet_3dct.formats.covariate_encoding.CovariateEncoding`; None for none.
         dropout: before the linear layer, in training on patches.
         gradient: share of the class loss's gradient that reaches the network, 0 to 1. At 0 the network learns from
             the segmentation alone.
@@ -58,7 +61,6 @@ class CaseHead(WholeCaseHead):
         channels: int = 1,
         measured: Mapping[str, Sequence[str]] | None = None,
         covariates: dict[str, Any] | None = None,
-        covariate_names: Sequence[str] = (),
         dropout: float = 0.1,
         gradient: float = 0.0,
         known_cases: int = 0,
@@ -68,7 +70,6 @@ class CaseHead(WholeCaseHead):
         options |= {
             "measured": measured,
             "covariates": covariates,
-            "covariate_names": list(covariate_names),
             "known_cases": known_cases,
         }
         super().__init__(spec, num_classes, **options, dropout=dropout, gradient=gradient)
@@ -76,7 +77,8 @@ class CaseHead(WholeCaseHead):
         self.regions = regions
         self.channels = channels
         self.gradient = gradient
-        self.layout = CaseLayout.of(spec, measured, covariate_names)
+        self.encoding = CovariateEncoding.from_dict(covariates) if covariates else None
+        self.layout = CaseLayout.of(spec, measured, self.encoding.names if self.encoding else ())
         width = len(self.layout.names)
         self.norm = RunningStandardize(width, least_spread=LEAST_SPREAD)
         self.dropout = nn.Dropout(dropout)
@@ -94,6 +96,10 @@ class CaseHead(WholeCaseHead):
     def merge(self, windows: Tensor, shares: Tensor) -> Tensor:
         """See :func:`~nnunet_3dct.networks.pooling.merge_windows`."""
         return merge_windows(windows, shares, self.spec)
+
+    def encode_covariates(self, values: Mapping[str, Value] | None) -> np.ndarray:
+        """Columns of a patient's covariates ``(K,)``."""
+        return self.encoding.encode(values) if self.encoding else np.zeros(0)
 
     def classify(self, *summary: Tensor) -> Tensor:
         """Class logits of patches, by the columns of the network alone."""
