@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nnunet_3dct.errors import CheckpointError, OutputError
+from nnunet_3dct.errors import CheckpointError, OutputError, listing
 from nnunet_3dct.formats.atomic import write_file
 from nnunet_3dct.formats.checkpoint import (
     FINAL,
@@ -95,6 +96,22 @@ def describe_start(
     if checkpoint.has_head and not matched.complete:
         lines.append("Its class head is left out, as it belongs to the other network.")
     return noted, [*lines, *matched.describe()]
+
+
+def never_trained(left_out: Collection[str], frozen_parts: Collection[str]) -> str | None:
+    """A warning if a start lacks weights of a part of the U-Net that is not trained.
+
+    Args:
+        left_out: parameters of the network that the start has no weights for.
+        frozen_parts: of the trainer.
+    """
+    lost = [name for name in left_out if name.partition(".")[0] in frozen_parts]
+    if not lost:
+        return None
+    return (
+        f"WARNING: {listing(sorted(frozen_parts))} is not trained by this trainer, and {len(lost)} of its parameters "
+        "are left out of the checkpoint: they stay random, and so does the segmentation. Use another trainer."
+    )
 
 
 def load_own(network: MultiTaskUNet, target: TargetLabels, checkpoint: Checkpoint) -> None:

@@ -234,7 +234,7 @@ class MultiTaskTrainer(ScheduledTrainer):
             path = self.settings.pre_checkpoint_path
             start = run_state.load_start(self.multitask_network, self.head_name, path, type(self).__name__)
             self.started_from, lines = run_state.describe_start(*start, self.fold, self.plans_manager.dataset_name)
-            self.say(*lines)
+            self.say(*lines, run_state.never_trained(start[1].left_out, self.frozen_parts))
         elif self.settings.pre_checkpoint_path:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
         self.say(f"Class labels: {self.class_labels.source}", *self.preflight.doubts)

@@ -147,6 +147,14 @@ def test_stage_2_checkpoint_of_other_classes_and_labels_gives_its_encoder_alone(
     assert "Its class head is left out" in log
 
 
+@pytest.mark.parametrize(("name", "warned"), [("nnUNetTrainer_CLSHeadSimple", True), (LESION, False)])
+def test_decoder_that_is_not_trained_and_lacks_layers_is_warned_of(
+    name: str, warned: bool, nnunet: Path, organs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, log = started(name, organs, monkeypatch)
+    assert ("decoder is not trained by this trainer, and 4 of its parameters" in log) == warned
+
+
 def test_encoder_of_another_width_is_refused_before_any_work(
     nnunet: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
