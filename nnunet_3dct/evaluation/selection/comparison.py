@@ -11,9 +11,9 @@ from nnunet_3dct.errors import EvaluationError
 from nnunet_3dct.evaluation.bootstrap import percentile_interval
 from nnunet_3dct.evaluation.selection.candidates import Candidate
 from nnunet_3dct.evaluation.selection.correction import corrected_score, out_of_bag_counts, share_left_out
-from nnunet_3dct.evaluation.selection.differences import simultaneous_errors
+from nnunet_3dct.evaluation.selection.differences import half_widths, small_sample_widening
 from nnunet_3dct.evaluation.selection.rule import DICE_MARGIN, Choice, choose
-from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, draw_units, mean_dice
+from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, classes_of_units, draw_units, mean_dice
 from nnunet_3dct.formats.selection import (
     SELECTION_METRICS,
     ChosenCandidate,
@@ -66,11 +66,12 @@ def compare_candidates(
     dice, resampled_dice = mean_dice(cases, once)[0], mean_dice(cases, counts)
     if np.isnan(scores[metric]).any():
         raise EvaluationError(f"metric {metric}: it has no value, since all compared cases are of one class.")
-    errors = simultaneous_errors(scores[metric], resampled[metric], reference)
+    sizes = np.unique(classes_of_units(cases.truth, cases.units), return_counts=True)[1]
+    widths = half_widths(scores[metric], resampled[metric], reference, widening=small_sample_widening(sizes))
     networks = np.array([len(candidate.models) for candidate in candidates])
 
     def decide(of_class: np.ndarray, of_dice: np.ndarray) -> Choice:
-        return choose(of_class, of_dice, errors.margins, networks)
+        return choose(of_class, of_dice, widths.all_pairs, networks)
 
     choice = decide(scores[metric][None], dice[None])
     repeated = decide(resampled[metric], resampled_dice)
@@ -90,10 +91,10 @@ def compare_candidates(
             "optimism": None if value is None else float(scores[metric][number] - value),
         }
 
-    def difference(number: int, other: int, factor: float) -> Difference | None:
+    def difference(number: int, other: int, half: float) -> Difference | None:
         if number == other:
             return None
-        value, half = scores[metric][number] - scores[metric][other], factor * errors.errors[number, other]
+        value = scores[metric][number] - scores[metric][other]
         return {"difference": float(value), "interval": (float(value - half), float(value + half))}
 
     rows: list[SelectionCandidate] = [
@@ -105,8 +106,8 @@ def compare_candidates(
             "auc_macro": _score(scores["auc_macro"][k], resampled["auc_macro"][:, k]),
             "dice": _score(dice[k], resampled_dice[:, k]),
             "dice_missing": dice_missing[k],
-            "to_best": difference(k, best, errors.all_pairs),
-            "to_reference": difference(k, reference, errors.to_reference),
+            "to_best": difference(k, best, widths.all_pairs[k, best]),
+            "to_reference": difference(k, reference, widths.to_reference[k]),
             "not_worse": bool(choice.not_worse[0, k]),
             "dice_sufficient": None if np.isnan(dice[k]) else bool(choice.sufficient[0, k]),
             "best_share": float((repeated.best == k).mean()),

@@ -2,7 +2,8 @@
 
 The largest of many differences is large by chance alone. So the half-width is the quantile of the *largest* deviation
 of all differences in a resample, each divided by its standard error (the bootstrap form of Tukey's and Dunnett's
-comparisons; Romano and Wolf 2005).
+comparisons; Romano and Wolf 2005). With few cases some standard errors are small by chance, and their differences would
+be called real too often: the median of all is added to each (Tusher, Tibshirani and Chu 2001).
 """
 
 from __future__ import annotations
@@ -16,45 +17,52 @@ SMALLEST = 1e-9  # standard errors below are of candidates that never differ
 
 
 @dataclass(frozen=True)
-class SimultaneousErrors:
-    """Standard errors of all differences of K candidates, and by what they are multiplied.
+class HalfWidths:
+    """Half-widths of the intervals of the differences of K candidates.
 
     Attributes:
-        errors: standard error of the difference of each pair ``(K, K)``.
-        all_pairs: factor for all pairs together: one of a pair may be chosen as the best after the scores are seen.
-        to_reference: factor for all differences to one candidate that was named before.
+        all_pairs: ``(K, K)``, of all pairs together: one of a pair may be chosen as the best after the scores are seen.
+        to_reference: ``(K,)``, of all differences to one candidate that was named before.
     """
 
-    errors: np.ndarray
-    all_pairs: float
-    to_reference: float
-
-    @property
-    def margins(self) -> np.ndarray:
-        """Half-width of the interval of each difference when all pairs are compared ``(K, K)``."""
-        return self.all_pairs * self.errors
+    all_pairs: np.ndarray
+    to_reference: np.ndarray
 
 
-def simultaneous_errors(
-    scores: np.ndarray, resampled: np.ndarray, reference: int, level: float = 0.95
-) -> SimultaneousErrors:
-    """Find standard errors and factors from resamples that draw the same cases for all candidates.
+def half_widths(
+    scores: np.ndarray, resampled: np.ndarray, reference: int, *, widening: float = 1.0, level: float = 0.95
+) -> HalfWidths:
+    """Find half-widths from resamples that draw the same cases for all candidates.
 
     Args:
         scores: of all cases ``(K,)``.
         resampled: on each resample ``(R, K)``.
         reference: number of the candidate that was named before.
+        widening: see :func:`small_sample_widening`.
         level: at which all intervals of a kind hold together.
     """
     deviations = resampled - scores
     errors = np.stack([np.std(resampled - resampled[:, [k]], axis=0) for k in range(len(scores))])
-    inverse = np.divide(1, errors, out=np.zeros_like(errors), where=errors > SMALLEST)
+    differ = errors > SMALLEST
+    scale = np.where(differ, errors + np.median(errors[differ]), 0) if differ.any() else np.zeros_like(errors)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=differ)
     largest, largest_to_reference = np.empty(len(resampled)), np.empty(len(resampled))
     for start in range(0, len(resampled), CHUNK):
         part = deviations[start : start + CHUNK]
-        studentized = np.abs(part[:, :, None] - part[:, None, :]) * inverse
-        largest[start : start + CHUNK] = studentized.max(axis=(1, 2))
-        largest_to_reference[start : start + CHUNK] = studentized[:, :, reference].max(axis=1)
-    return SimultaneousErrors(
-        errors, float(np.quantile(largest, level)), float(np.quantile(largest_to_reference, level))
-    )
+        relative = np.abs(part[:, :, None] - part[:, None, :]) * inverse
+        largest[start : start + CHUNK] = relative.max(axis=(1, 2))
+        largest_to_reference[start : start + CHUNK] = relative[:, :, reference].max(axis=1)
+    factors = [float(np.quantile(values, level)) * widening for values in (largest, largest_to_reference)]
+    return HalfWidths(factors[0] * scale, factors[1] * scale[:, reference])
+
+
+def small_sample_widening(sizes: np.ndarray) -> float:
+    """Factor by which a stratified bootstrap underrates standard errors.
+
+    It divides by m where the variance of m cases needs m - 1, in each class.
+
+    Args:
+        sizes: drawn patients, or cases, of each class; those of a single one do not vary and are left out.
+    """
+    varying = sizes[sizes > 1]
+    return float(np.sqrt(np.mean(varying / (varying - 1)))) if len(varying) else 1.0

@@ -65,11 +65,16 @@ def draw_units(truth: np.ndarray, units: np.ndarray, resamples: int, seed: int) 
     Returns:
         ``(R, N)`` float array: how often each case occurs in each resample.
     """
+    return draw_counts(classes_of_units(truth, units), resamples, seed)[:, units]
+
+
+def classes_of_units(truth: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Class of each patient, that of most of its cases, at a tie the lowest."""
     classes = []
     for unit in range(units.max() + 1):
         values, numbers = np.unique(truth[units == unit], return_counts=True)
         classes.append(values[numbers.argmax()])
-    return draw_counts(np.array(classes), resamples, seed)[:, units]
+    return np.array(classes)
 
 
 def class_scores(cases: ScoredCases, counts: np.ndarray, metric: SelectionMetric) -> np.ndarray:
