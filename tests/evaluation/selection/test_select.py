@@ -93,7 +93,9 @@ def test_dice_of_a_pair_without_probabilities_is_not_computed_and_the_command_fo
     pair = row(selection, PAIR)
     assert pair["dice"] == {"value": None, "interval": None} and pair["dice_sufficient"] is None
     assert f"{STOCK} has no segmentation probabilities (.npz) of 60 of 60 cases" in pair["dice_missing"]
-    command = "nnUNetv2_train Dataset042_Folds 3d_fullres FOLD -tr nnUNetTrainer_CLSHeadSumFT -p nnUNetPlans --val --npz"
+    command = (
+        "nnUNetv2_train Dataset042_Folds 3d_fullres FOLD -tr nnUNetTrainer_CLSHeadSumFT -p nnUNetPlans --val --npz"
+    )
     assert command in pair["dice_missing"]
 
 
@@ -209,10 +211,10 @@ def test_model_without_classes_is_left_out_and_an_error_when_named(models):
 def test_no_model_at_all_says_what_to_do(models):
     for name in (GOOD, CHANCE, STOCK):
         shutil.rmtree(models / name)
-    with pytest.raises(CheckpointError, match="expected a model of these trainers.*found none"):
+    with pytest.raises(CheckpointError, match=r"expected a model of these trainers.*found none"):
         select()
     (models / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "fold_0").mkdir(parents=True)
-    with pytest.raises(EvaluationError, match="expected a trained model with class predictions.*Train stage 2"):
+    with pytest.raises(EvaluationError, match=r"expected a trained model with class predictions.*Train stage 2"):
         select()
 
 
@@ -290,7 +292,7 @@ def test_models_of_other_classes_or_labels_are_refused(models):
         select()
     shutil.rmtree(models / CHANCE)
     (models / STOCK / "dataset.json").write_text(json.dumps({**description, "labels": {"background": 0, "all": 1}}))
-    with pytest.raises(EvaluationError, match="expected the same labels in dataset.json of all models"):
+    with pytest.raises(EvaluationError, match=r"expected the same labels in dataset\.json of all models"):
         select()
 
 
@@ -321,7 +323,9 @@ def test_other_splits_and_other_class_labels_are_refused_with_the_case(models, t
     (other / "fold_0").rename(other / "fold_9")
     (other / "fold_1").rename(other / "fold_0")
     (other / "fold_9").rename(other / "fold_1")
-    with pytest.raises(EvaluationError, match="expected the same splits for all models.*case_000 is validated in fold 0"):
+    with pytest.raises(
+        EvaluationError, match=r"expected the same splits for all models.*case_000 is validated in fold 0"
+    ):
         select(dataset=None, models=[models / GOOD, other])
 
 
