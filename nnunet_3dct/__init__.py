@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         SettingsError,
         TrainingError,
     )
+    from nnunet_3dct.evaluation.averaging import average_classes
     from nnunet_3dct.evaluation.calibration import calibrate
     from nnunet_3dct.evaluation.classification import evaluate_classification
     from nnunet_3dct.evaluation.comparison import compare
     from nnunet_3dct.evaluation.crossval import cross_validate
     from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
+    from nnunet_3dct.evaluation.selection.select import select_model
     from nnunet_3dct.inference.predictor import Prediction, Predictor
     from nnunet_3dct.networks.heads import ClassificationHead, register_head
     from nnunet_3dct.phantom.dataset import write_phantom
@@ -53,6 +55,7 @@ __all__ = [
     "SettingsError",
     "TrainingError",
     "__version__",
+    "average_classes",
     "calibrate",
     "check_dataset",
     "compare",
@@ -60,6 +63,7 @@ __all__ = [
     "evaluate_classification",
     "evaluate_segmentation",
     "register_head",
+    "select_model",
     "write_phantom",
     "write_report",
 ]
@@ -76,6 +80,7 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "SettingsError": "errors",
     "TrainingError": "errors",
+    "average_classes": "evaluation.averaging",
     "calibrate": "evaluation.calibration",
     "check_dataset": "data.dataset_check",
     "compare": "evaluation.comparison",
@@ -83,6 +88,7 @@ _HOMES = {
     "evaluate_classification": "evaluation.classification",
     "evaluate_segmentation": "evaluation.segmentation",
     "register_head": "networks.heads",
+    "select_model": "evaluation.selection.select",
     "write_phantom": "phantom.dataset",
     "write_report": "report",
 }

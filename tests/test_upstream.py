@@ -495,6 +495,25 @@ class _PretendCuda:
     type = "cuda"
 
 
+@covers("merge_files")
+def test_probabilities_of_two_predictions_are_averaged_into_one_segmentation(
+    plans_manager: Any, configuration: Any, dataset_json: dict[str, Any], tmp_path: Path
+) -> None:
+    labels = plans_manager.get_label_manager(dataset_json)
+    for name, logits in (("first", _logits()), ("second", 0.8 * _logits().flip(1))):
+        target = str(tmp_path / name)
+        upstream.export_prediction_from_logits(
+            logits, _properties(), configuration, plans_manager, dataset_json, target, True
+        )
+    files = [str(tmp_path / f"{name}.npz") for name in ("first", "second")]
+    reader = plans_manager.image_reader_writer_class()
+    upstream.merge_files(files, str(tmp_path / "both"), ".nii.gz", reader, labels, False)
+    read, first = (reader.read_seg(str(tmp_path / f"{name}.nii.gz"))[0] for name in ("both", "first"))
+    expected = np.mean([np.load(file)["probabilities"].astype(np.float32) for file in files], axis=0).argmax(axis=0)
+    assert np.array_equal(read[0], expected) and np.array_equal(read, first)
+    assert not (tmp_path / "both.npz").exists()
+
+
 # ---------------------------------------------------------------------------------------------- evaluation
 
 

@@ -24,10 +24,11 @@ def add_tolerance(parser: argparse.ArgumentParser) -> None:
                         help="of the surface Dice. Default: %(default)s mm")  # fmt: skip
 
 
-def add_bootstrap(parser: argparse.ArgumentParser) -> None:
-    """``--bootstrap`` and ``--seed``."""
-    parser.add_argument("--bootstrap", type=_at_least(0), default=2000, metavar="N",
-                        help="resamples for the intervals, 0 for none. Default: %(default)s")  # fmt: skip
+def add_bootstrap(parser: argparse.ArgumentParser, lowest: int = 0) -> None:
+    """``--bootstrap`` and ``--seed``; ``lowest`` is the smallest number of resamples."""
+    least = f"at least {lowest}" if lowest else "0 for none"
+    parser.add_argument("--bootstrap", type=_at_least(lowest), default=2000, metavar="N",
+                        help=f"resamples for the intervals, {least}. Default: %(default)s")  # fmt: skip
     parser.add_argument("--seed", type=_at_least(0), default=0, help="of the resamples. Default: %(default)s")
 
 

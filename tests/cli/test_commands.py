@@ -47,6 +47,7 @@ WITHOUT_INPUT = {
     "nnUNet3DCT_evaluate_whole_organ": [MISSING, MISSING, "-djfile", f"{MISSING}.json"],
     "nnUNet3DCT_report": ["-p", MISSING, "-o", "report.html"],
     "nnUNet3DCT_crossval": ["-d", MISSING],
+    "nnUNet3DCT_select": ["-d", MISSING],
     "nnUNet3DCT_calibrate": ["-d", MISSING],
     "nnUNet3DCT_demo": ["-o", f"file_{MISSING}"],
 }

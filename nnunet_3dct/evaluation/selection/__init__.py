@@ -1,0 +1,1 @@
+"""Which of several trained models to use."""
