@@ -31,7 +31,8 @@ class ClassFile(TypedDict):
 
     ``softmax(logits / temperature)`` gives ``probs``; without a calibration the temperature is 1. ``covariates`` are
     those that the class was computed with, null where they are missing; ``covariates_missing`` names these.
-    ``unusual`` says in which way the case is unlike the training cases.
+    ``unusual`` says in which way the case is unlike the training cases. ``reasons`` names the features that spoke for
+    and against the class, see :class:`nnunet_3dct.inference.reasons.Reason`.
     """
 
     logits: list[float]
@@ -47,6 +48,7 @@ class ClassFile(TypedDict):
     covariates: NotRequired[dict[str, Value]]
     covariates_missing: NotRequired[list[str]]
     unusual: NotRequired[list[str]]
+    reasons: NotRequired[list[Any]]
     produced_by: dict[str, Any]
 
 

@@ -21,6 +21,8 @@ from nnunet_3dct.inference.covariates import note_covariates
 from nnunet_3dct.inference.explanation import note_empty_map
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.preprocessing import network_spacing, preprocess, segmentation_from_logits
+from nnunet_3dct.inference.reasons import reasons
+from nnunet_3dct.inference.unusual import unfamiliar_features
 from nnunet_3dct.inference.windows import AboutCase
 
 CONSTANT = "the image holds one and the same value in every voxel"
@@ -110,6 +112,14 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
     )
     note_empty_map(content, output.evidence)
     note_covariates(content, model.encodings, prepared.covariates)
+    columns = output.case_class.columns
+    if columns:
+        content["reasons"] = reasons(model.case_heads, columns, content["pred"], model.intensities)
+    remarks = unfamiliar_features(model.case_heads, columns)
+    if model.seen_sizes is not None:
+        remarks += model.seen_sizes.remarks(prepared.properties, model.plans_manager.transpose_forward)
+    if remarks:
+        content["unusual"] = [*content.get("unusual", []), *remarks]
     return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
 
 
@@ -127,4 +137,5 @@ def note_target(model: TrainedModel, answer: CaseAnswer, segmentation: np.ndarra
     reason = CONSTANT if answer.constant else NO_TARGET if voxels == 0 else None
     if reason is not None:
         content["without_basis"] = reason
+        content["unusual"] = [*content.get("unusual", []), reason]
     return content

@@ -24,8 +24,11 @@ from nnunet_3dct.inference.backends import Backend, make_backend
 from nnunet_3dct.inference.ensemble import Ensemble, NetworkOutput, say_nothing
 from nnunet_3dct.inference.explanation import WindowExplainer
 from nnunet_3dct.inference.options import PredictionOptions
+from nnunet_3dct.inference.reasons import Intensities
+from nnunet_3dct.inference.unusual import SeenSizes
 from nnunet_3dct.inference.windows import NOTHING, AboutCase, Windows, empty_window_rule, mirrored_passes
 from nnunet_3dct.networks.build import build_unet, load_saved_network
+from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.runtime import Message, choose_device
@@ -79,6 +82,8 @@ class TrainedModel:
         class_names: of the classes 0, 1, ..., None if the model names none, or not as many as it has classes.
         target: finds the voxels that carry the class.
         backends: one for each fold.
+        seen_sizes: spacing and extent of the training images, None where the model folder does not tell.
+        intensities: how CT intensities were normalised, None for anything else.
         temperature: of the class probabilities, None for none; see :mod:`nnunet_3dct.formats.calibration`.
         calibration_note: why the model's calibration is not applied, None if there is nothing to say.
         seconds_loading: that all this took.
@@ -126,6 +131,11 @@ class TrainedModel:
         self.head_weights = {str(f): fingerprint(c.head_weights) for f, c in zip(folds, checkpoints, strict=True)}
         self.fingerprint = _fingerprint(checkpoints, self.head_weights)
         self.temperature, self.calibration_note = read_temperature(folder, self.head_weights)
+        self.seen_sizes = SeenSizes.of_model(folder, self.plans_manager.transpose_forward)
+        self.intensities = Intensities.of(
+            self.configuration_manager.normalization_schemes,
+            self.plans_manager.foreground_intensity_properties_per_channel,
+        )
         self._start_networks([self._network(checkpoint) for checkpoint in checkpoints], on_message)
         self.seconds_loading = time.perf_counter() - start
 
@@ -133,6 +143,11 @@ class TrainedModel:
     def covariates(self) -> CovariateEncoding | None:
         """Of the first fold: which covariates the model was trained with; None for none."""
         return self.encodings[0] if self.encodings else None
+
+    @property
+    def case_heads(self) -> list[CaseHead]:
+        """Heads of the folds where they read whole cases, else none."""
+        return [backend.head for backend in self.backends if isinstance(backend.head, CaseHead)]
 
     def predict(self, data: torch.Tensor, about: AboutCase = NOTHING) -> NetworkOutput:
         """Predict a preprocessed case; see :meth:`~nnunet_3dct.inference.ensemble.Ensemble.predict`.

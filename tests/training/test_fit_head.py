@@ -162,7 +162,9 @@ def test_final_checkpoint_holds_the_fit_and_best_checkpoint_the_head_of_the_patc
     after = trainer.multitask_network.state_dict()
     changed = {k for k, v in before[0].items() if v.shape != after[k].shape or not torch.equal(v, after[k])}
     fitted = {f"cls_head.{k}" for k in ("norm.mean", "norm.square", "classifier.weight", "classifier.bias")}
-    assert fitted <= changed and all(k in fitted or k.startswith(("cls_head.familiarity.", "cls_head.norm.")) for k in changed)
+    assert fitted <= changed and all(
+        k in fitted or k.startswith(("cls_head.familiarity.", "cls_head.norm.")) for k in changed
+    )
     training = sorted(c for c in toy.CASES if c not in toy.VALIDATION and trainer.class_labels.by_case[c] >= 0)
     assert list(tables[0].cases) == training  # type: ignore[attr-defined]
     final = torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=True)
