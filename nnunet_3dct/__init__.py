@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nnunet_3dct.networks.heads import ClassificationHead, register_head
     from nnunet_3dct.phantom.dataset import write_phantom
     from nnunet_3dct.report import write_report
+    from nnunet_3dct.training.fitted_model import fit_head
 
 __version__ = "0.1.0"  # the only place; the build reads it from here
 
@@ -62,6 +63,7 @@ __all__ = [
     "cross_validate",
     "evaluate_classification",
     "evaluate_segmentation",
+    "fit_head",
     "register_head",
     "select_model",
     "write_phantom",
@@ -88,6 +90,7 @@ _HOMES = {
     "evaluate_classification": "evaluation.classification",
     "evaluate_segmentation": "evaluation.segmentation",
     "register_head": "networks.heads",
+    "fit_head": "training.fitted_model",
     "select_model": "evaluation.selection.select",
     "write_phantom": "phantom.dataset",
     "write_report": "report",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
@@ -26,6 +26,8 @@ class Calibration(TypedDict):
     """Content of ``calibration.json``; the copy in ``dataset.json`` holds the first two keys.
 
     Attributes:
+        ensemble_temperature: the same for the average of all folds, where it is known; ``ensemble_before`` and
+            ``ensemble_after`` are the quality of its probabilities.
         temperature: what the logits are divided by, above 0.
         head_weights: fold -> fingerprint of the head that the temperature was fitted to.
         n_cases, folds: what it was fitted to.
@@ -43,6 +45,9 @@ class Calibration(TypedDict):
     after: NotRequired[dict[str, Any] | None]
     helps: NotRequired[bool]
     review: NotRequired[list[dict[str, Any]]]
+    ensemble_temperature: NotRequired[float]
+    ensemble_before: NotRequired[dict[str, Any]]
+    ensemble_after: NotRequired[dict[str, Any] | None]
     warnings: NotRequired[list[str]]
 
 
@@ -78,10 +83,13 @@ def keep_copy(model_folder: Path) -> None:
     if not path.is_file():
         return
     try:
-        temperature, head_weights = _checked(read_json(path, "Calibration", CheckpointError, _REMEDY), path)
+        stored = _checked(read_json(path, "Calibration", CheckpointError, _REMEDY), path)
     except CheckpointError:
         return
-    _set_copy(Path(model_folder), {"temperature": temperature, "head_weights": head_weights})
+    copy: dict[str, Any] = {"temperature": stored.temperature, "head_weights": stored.head_weights}
+    if stored.of_ensemble is not None:
+        copy["ensemble_temperature"] = stored.of_ensemble
+    _set_copy(Path(model_folder), copy)
 
 
 def remove_calibration(model_folder: Path) -> bool:
@@ -104,18 +112,19 @@ def read_temperature(model_folder: Path, head_weights: Mapping[str, str]) -> tup
         head_weights: fold -> fingerprint of the head in use.
 
     Returns:
-        The temperature, None if there is none or it was fitted to other networks; and in the latter case why it is
-        not applied.
+        The temperature, that of the average where all folds are in use; None if there is none or it was fitted to
+        other networks; and in the latter case why it is not applied.
 
     Raises:
         CheckpointError: what is there is no calibration.
     """
     note = None
     for content, path in _stored(Path(model_folder)):
-        temperature, fitted = _checked(content, path)
-        foreign = [fold for fold, weights in head_weights.items() if fitted.get(fold) != weights]
+        stored = _checked(content, path)
+        foreign = [fold for fold, weights in head_weights.items() if stored.head_weights.get(fold) != weights]
         if not foreign:
-            return temperature, None
+            together = stored.of_ensemble is not None and len(head_weights) == len(stored.head_weights) > 1
+            return stored.of_ensemble if together else stored.temperature, None
         note = note or (
             f"{path} is not applied: it was fitted to other weights than those of fold {listing(foreign)} with this "
             "checkpoint. Run nnUNet3DCT_calibrate again."
@@ -136,15 +145,24 @@ def _stored(folder: Path) -> list[tuple[Any, Path]]:
     return stored
 
 
-def _checked(content: Any, path: Path) -> tuple[float, dict[str, str]]:
-    """Temperature and fingerprints of a stored calibration."""
+class _Stored(NamedTuple):
+    temperature: float
+    head_weights: dict[str, str]
+    of_ensemble: float | None
+
+
+def _checked(content: Any, path: Path) -> _Stored:
+    """Temperatures and fingerprints of a stored calibration."""
     try:
         temperature, fitted = float(content["temperature"]), dict(content["head_weights"])
+        together = content.get("ensemble_temperature")
+        of_ensemble = None if together is None else float(together)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"Calibration {path} cannot be read: {error!r}. {_REMEDY}") from error
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise CheckpointError(f"{path}: expected a temperature above 0, found {temperature}. {_REMEDY}")
-    return temperature, fitted
+    for value in (temperature, 1.0 if of_ensemble is None else of_ensemble):
+        if not (math.isfinite(value) and value > 0):
+            raise CheckpointError(f"{path}: expected a temperature above 0, found {value}. {_REMEDY}")
+    return _Stored(temperature, fitted, of_ensemble)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
