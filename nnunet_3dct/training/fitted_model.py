@@ -314,9 +314,11 @@ def _write_fold(
     probabilities = _held_out(fold)
     weights = {str(fold.number): fingerprint(fold.head.state_dict())}
     for case, row in probabilities.items():
-        about: dict[str, Any] = {"trainer": TRAINER, "folds": [fold.number], "head_weights": weights, "step_size": STEP_SIZE}
+        about: dict[str, Any] = {"trainer": TRAINER, "folds": [fold.number], "head_weights": weights}
         write_class_file(
-            class_file(row.tolist(), names, **about, mirror_axes=[], whole_case=True), folder / "validation", case
+            class_file(row.tolist(), names, **about, mirror_axes=[], step_size=STEP_SIZE, whole_case=True),
+            folder / "validation",
+            case,
         )
     if probabilities:
         classes = {case: CaseClass(tuple(row.tolist()), 0, 1, 1, True) for case, row in probabilities.items()}

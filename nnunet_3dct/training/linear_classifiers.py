@@ -83,7 +83,12 @@ class Candidate:
         else:
             scale = LENGTH / np.sqrt(len(columns))
             of_class = {int(label): float(weights[label]) for label in present}
-            model = LogisticRegression(C=self.strength, class_weight=of_class, max_iter=2000).fit(part * scale, y)
+            model = LogisticRegression(C=self.strength, class_weight=of_class, max_iter=2000)
+            # the ridge knows no directions: of more columns than cases only what the cases span has a weight
+            turned = np.linalg.svd(part, full_matrices=False)[2].T if part.shape[1] > len(part) else None
+            model.fit((part if turned is None else part @ turned) * scale, y)
+            if turned is not None:
+                model.coef_ = model.coef_ @ turned.T
         weight, bias = np.asarray(model.coef_) * scale, np.asarray(model.intercept_)
         if len(present) == 2:  # scikit-learn gives one row, for the second class against the first
             weight, bias = np.concatenate((-weight, weight)) / 2, np.r_[-bias, bias] / 2
