@@ -143,7 +143,8 @@ def test_stage_2_checkpoint_of_other_classes_and_labels_gives_its_encoder_alone(
     torch.save(content, tmp_path / "other.pth")
     trainer, log = started(toy.FINE_TUNING, tmp_path / "other.pth", monkeypatch)
     assert_loaded(trainer, content["network_weights"], SEGMENTATION)
-    assert trainer.multitask_network.cls_head.num_classes == 3
+    head = trainer.multitask_network.cls_head
+    assert head.num_classes == 3 and not torch.equal(head.final_fc.weight, content["cls_head_state"]["final_fc.weight"])
     assert "Its class head is left out" in log
 
 
