@@ -21,6 +21,7 @@ from nnunet_3dct.inference.backends.openvino_backend import (
 )
 from nnunet_3dct.inference.backends.torch_backend import TorchBackend, torch_precision
 from nnunet_3dct.networks.heads import ClassificationHead, UNetFeatures, head_names
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.heads.simple import SimpleHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet
 from tests.networks.test_battery import made
@@ -40,18 +41,27 @@ def window(dim: int = 3, stages: int = 3, channels: int = 1, count: int = 1) -> 
     return torch.randn(count, channels, *shape, generator=torch.Generator().manual_seed(5))
 
 
+def share(x: torch.Tensor) -> torch.Tensor:
+    """Of the voxels of windows, for heads of whole cases."""
+    return torch.rand(len(x), 1, *x.shape[2:], generator=torch.Generator().manual_seed(6))
+
+
 @pytest.mark.parametrize("name", head_names())
 @pytest.mark.parametrize(("architecture", "dim", "stages", "channels"), NETWORKS)
 def test_openvino_gives_what_torch_gives(name: str, architecture, dim: int, stages: int, channels: int) -> None:
     net = network(name, architecture, dim, stages, channels)
     x = window(dim, stages, channels)
+    importance = share(x) if isinstance(net.cls_head, WholeCaseHead) else None
     with torch.no_grad():
         expected, expected_class = net(x, return_cls=True)
+        if importance is not None:
+            _, features = net.segment_with_features(x)
+            (expected_class,) = net.cls_head.summarize(features, importance)
     for backend in (TorchBackend(net, CPU), OpenVINOBackend(net, x.shape[1:], "f32")):
         for factor in (1.0, 0.5, 1.0):  # outputs of an earlier call must not leak into the next
             without_class, nothing = backend(x * factor, classify=False)
             without_class = without_class.clone()
-            logits, class_logits = backend(x * factor)
+            logits, class_logits = backend(x * factor, True, importance)
             assert nothing is None
             torch.testing.assert_close(without_class, logits, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
@@ -67,7 +77,11 @@ def test_class_in_bf16_stays_near(name: str) -> None:
     with torch.no_grad():
         expected, expected_class = net(x, return_cls=True)
     for backend in (OpenVINOBackend(net, x.shape[1:], "bf16"), TorchBackend(net, CPU, "bf16")):
-        logits, class_logits = backend(x)
+        whole = torch.ones_like(x[:, :1]) if isinstance(net.cls_head, WholeCaseHead) else None
+        logits, class_logits = backend(x, True, whole)
+        if whole is not None:
+            with torch.no_grad():
+                class_logits = net.cls_head.classify(class_logits)
         assert 0 < (logits.float() - expected).abs().max() < 0.1, "not computed in bf16, or badly"
         assert class_logits.dtype == torch.float32
         torch.testing.assert_close(class_logits.softmax(1), expected_class.softmax(1), rtol=0, atol=0.05)

@@ -23,15 +23,18 @@ PATCH = (8, 8, 16)
 class Recording(Backend):
     """Logits that depend on the voxel alone; remembers how many windows came at once."""
 
-    name, precision, device, averages_mirrors = "torch", "f32", CPU, True
+    name, precision, device = "torch", "f32", CPU
 
     def __init__(self, most: int = 100, error: RuntimeError | None = None) -> None:
+        self.head = SimpleNamespace(averages_mirrors=True)  # type: ignore[assignment]
         self.most = most
         self.error = error or torch.OutOfMemoryError("too many")
         self.batches: list[int] = []
         self.classified: list[bool] = []
 
-    def __call__(self, windows: torch.Tensor, classify: bool = True) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def __call__(
+        self, windows: torch.Tensor, classify: bool = True, importance: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.batches.append(len(windows))
         self.classified.append(classify)
         if len(windows) > self.most:
@@ -106,7 +109,7 @@ def test_class_is_asked_for_only_where_the_head_reads_it() -> None:
     windows().predict(backend, data, 1, CPU)
     assert backend.classified == [True] * 24 * 8
     backend = Recording()
-    backend.averages_mirrors = False
+    backend.head.averages_mirrors = False
     logits, case_class = windows().predict(backend, data, 1, CPU)
     assert backend.classified == ([True] + [False] * 7) * 24
     for at_once in (3, 8, 100):  # plain and mirrored passes in one call
