@@ -127,6 +127,6 @@ def test_correction_is_the_out_of_bag_score_of_the_chosen_without_the_shift_of_f
 
 
 def test_out_of_bag_cases_count_once_and_their_share_is_that_of_patients():
-    counts = np.array([[0.0, 0, 2, 1], [3, 3, 0, 0]])
-    assert out_of_bag_counts(counts).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    counts = np.array([[0.0, 0, 2, 1], [0, 0, 1, 0]])
+    assert out_of_bag_counts(counts).tolist() == [[1, 1, 0, 0], [1, 1, 0, 1]]
     assert share_left_out(counts, np.array([0, 0, 1, 2])) == pytest.approx((1 / 3 + 2 / 3) / 2)
