@@ -141,7 +141,7 @@ def fit_head(
 
     Examples:
         >>> import nnunet_3dct
-        >>> result = nnunet_3dct.fit_head(model, output, folds=[0], resamples=0)
+        >>> result = nnunet_3dct.fit_head(model, tmp / "fitted", backend="torch", resamples=0)
         >>> result["folds"]["0"]["training_cases"]
         [2, 2, 2]
     """
