@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="folder of the demo; default: demo")  # fmt: skip
     parser.add_argument("--cases", type=int, help="training cases of the phantom")
     parser.add_argument("--val", type=int, help="held-out cases of the phantom")
-    parser.add_argument("--seed", type=int, help="of the phantom")
+    parser.add_argument("--seed", type=int, help="of the phantom and of the trainings. Default: 0")
     parser.add_argument("--difficulty", choices=["easy", "hard"])
     parser.add_argument("-device", choices=["cpu", "cuda", "mps"], help="default: cpu")
     return parser

@@ -32,7 +32,8 @@ class DemoPlan:
 
     Attributes:
         cases, val: phantom cases for training and held out.
-        seed, difficulty: of the phantom.
+        seed: of the phantom and of both trainings, which are repeatable on the same machine and versions.
+        difficulty: of the phantom.
         stage_1, stage_2: epochs, iterations an epoch and learning rate of the two stages.
     """
 
@@ -124,7 +125,7 @@ def demo_steps(folder: Path, plan: DemoPlan) -> list[Step]:
             "stage_1",
             "3. Stage 1: segmentation only",
             [*train, "-tr", STAGE_1],
-            _schedule(*plan.stage_1),
+            _schedule(*plan.stage_1, plan.seed),
             epochs=plan.stage_1[0],
         ),
         Step(
@@ -132,7 +133,7 @@ def demo_steps(folder: Path, plan: DemoPlan) -> list[Step]:
             "4. Stage 2: segmentation and class together, from the stage-1 checkpoint",
             [*train, "-tr", STAGE_2, "--npz"],
             {
-                **_schedule(*plan.stage_2),
+                **_schedule(*plan.stage_2, plan.seed),
                 "NNUNETV2_MT_NUM_CLS": "3",
                 "NNUNETV2_MT_LOSS_WEIGHT": "0.3",
                 "NNUNETV2_MT_TARGET_LABELS": "lesion",
@@ -181,12 +182,13 @@ def demo_steps(folder: Path, plan: DemoPlan) -> list[Step]:
     ]  # fmt: skip
 
 
-def _schedule(epochs: int, iterations: int, lr: float) -> dict[str, str]:
+def _schedule(epochs: int, iterations: int, lr: float, seed: int) -> dict[str, str]:
     return {
         "NNUNETV2_MT_EPOCHS": str(epochs),
         "NNUNETV2_MT_ITERS_PER_EPOCH": str(iterations),
         "NNUNETV2_MT_VAL_ITERS": "4",
         "NNUNETV2_MT_LR": str(lr),
+        "NNUNETV2_MT_SEED": str(seed),
         "NNUNETV2_MT_INTENSITY_AUG": "off",  # the phantom's subtypes differ in attenuation
     }
 
