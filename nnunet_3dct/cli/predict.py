@@ -200,7 +200,9 @@ def _say(text: str) -> None:
 def _tell(result: FolderResult, args: argparse.Namespace) -> None:
     if result.review:
         cases = listing([f"{case} ({p:.2f})" for case, p in sorted(result.review.items())])
-        print(f"For review, highest class probability below {args.abstain:g}: {cases}")
+        print(f"For review, highest class probability below {args.abstain:g} or unlike the training cases: {cases}")
+    if result.unusual:
+        print(f"Unlike the training cases: {listing(sorted(result.unusual))}")
     if result.without_basis:
         print(f"Class without basis: {listing(sorted(result.without_basis))}")
     if result.failed:

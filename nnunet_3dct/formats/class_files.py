@@ -24,6 +24,24 @@ CLASS_SUFFIX = "_classification.json"
 PROBABILITIES_CSV = "subtype_probabilities.csv"
 RESULTS_CSV = "subtype_results.csv"
 SUM_TOLERANCE = 1e-3
+UNUSUAL = "Unusual"  # last column of the probabilities, where a model tells
+
+
+class Reason(TypedDict):
+    """What one feature adds to the class of a case.
+
+    ``share`` is its part of all contributions, whatever their sign; ``speaks`` is ``for`` or ``against`` the predicted
+    class. ``value`` and ``typical`` (mean of the training cases) are there for measured features; in HU where the plan
+    normalises CT.
+    """
+
+    feature: str
+    words: str
+    speaks: str
+    share: float
+    value: NotRequired[float]
+    typical: NotRequired[float]
+    unit: NotRequired[str]
 
 
 class ClassFile(TypedDict):
@@ -32,7 +50,7 @@ class ClassFile(TypedDict):
     ``softmax(logits / temperature)`` gives ``probs``; without a calibration the temperature is 1. ``covariates`` are
     those that the class was computed with, null where they are missing; ``covariates_missing`` names these.
     ``unusual`` says in which way the case is unlike the training cases. ``reasons`` names the features that spoke for
-    and against the class, see :class:`nnunet_3dct.inference.reasons.Reason`.
+    and against the class, the weightiest first.
     """
 
     logits: list[float]
@@ -48,7 +66,7 @@ class ClassFile(TypedDict):
     covariates: NotRequired[dict[str, Value]]
     covariates_missing: NotRequired[list[str]]
     unusual: NotRequired[list[str]]
-    reasons: NotRequired[list[Any]]
+    reasons: NotRequired[list[Reason]]
     produced_by: dict[str, Any]
 
 
@@ -66,6 +84,8 @@ class ClassPrediction:
         target_voxels: voxels of the labels that carry the class.
         produced_by: settings of the prediction.
         without_basis: why the predictor says that the class rests on nothing, such as a constant image.
+        unusual: in which way the case is unlike the training cases.
+        reasons: which features spoke for and against the class.
     """
 
     label: int
@@ -77,6 +97,8 @@ class ClassPrediction:
     target_voxels: int | None = None
     produced_by: Mapping[str, Any] = field(default_factory=dict)
     without_basis: str | None = None
+    unusual: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def head_weights(self) -> Mapping[str, str]:
@@ -152,7 +174,30 @@ def read_class_file(path: Path) -> ClassPrediction:
         _integer(content, "target_voxels", path) if content.get("target_voxels") is not None else None,
         produced_by if isinstance(produced_by, dict) else {},
         str(content["without_basis"]) if content.get("without_basis") else None,
+        _unusual(content, path),
+        _reasons(content, path),
     )
+
+
+def _unusual(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    texts = content.get("unusual", [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise EvaluationError(f"{path}: expected a list of texts as unusual, found {texts!r}. Predict the case again.")
+    return tuple(texts)
+
+
+def _reasons(content: Mapping[str, Any], path: Path) -> tuple[Reason, ...]:
+    found = content.get("reasons", [])
+    kinds = {"feature": str, "words": str, "speaks": str, "share": float | int}
+    whole = isinstance(found, list) and all(
+        isinstance(reason, dict) and all(isinstance(reason.get(key), kind) for key, kind in kinds.items())
+        for reason in found
+    )
+    if not whole:
+        raise EvaluationError(
+            f"{path}: expected reasons with {listing(list(kinds))}, found {str(found)[:80]!r}. Predict the case again."
+        )
+    return tuple(found)
 
 
 def read_predictions(folder: Path) -> tuple[dict[str, ClassPrediction], str]:
@@ -196,7 +241,8 @@ def _from_probabilities_csv(path: Path) -> dict[str, ClassPrediction]:
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read: {error}.") from error
     header = rows[0].cells if rows else ()
-    if header[:1] != ("Names",) or len(header) < 3:
+    last = len(header) - 1 if header[-1:] == (UNUSUAL,) else len(header)
+    if header[:1] != ("Names",) or last < 3:
         found = ",".join(header) or "an empty file"
         raise EvaluationError(f"{path}: expected the header Names,<class>,<class>,..., found {found}.")
     predictions: dict[str, ClassPrediction] = {}
@@ -207,10 +253,16 @@ def _from_probabilities_csv(path: Path) -> dict[str, ClassPrediction]:
         case = case_name(row.cells[0])
         if case in predictions:
             raise EvaluationError(f"{where}: the case is listed more than once.")
-        probabilities = _vector(row.cells[1:], where)
+        probabilities = _vector(row.cells[1:last], where)
         _check_probabilities(probabilities, where)
         label = int(probabilities.argmax())
-        predictions[case] = ClassPrediction(label, probabilities, len(probabilities), header[1:])
+        predictions[case] = ClassPrediction(
+            label,
+            probabilities,
+            len(probabilities),
+            header[1:last],
+            unusual=tuple(text for text in row.cells[last:] if text),
+        )
     return predictions
 
 
@@ -286,7 +338,11 @@ def write_class_tables(class_folder: Path, cases: Iterable[str], file_ending: st
         names = _header(predictions, class_folder)
         named = [[f"{case}{file_ending}", *row] for case, row in rows.items()]
         _write_csv(class_folder / RESULTS_CSV, ["Names", "Subtype"], [row[:2] for row in named])
-        _write_csv(class_folder / PROBABILITIES_CSV, ["Names", *names], [[row[0], *row[2:]] for row in named])
+        header, table = ["Names", *names], [[row[0], *row[2:]] for row in named]
+        if any(prediction.unusual or prediction.produced_by.get("whole_case") for prediction in predictions.values()):
+            header.append(UNUSUAL)
+            table = [[*row, "; ".join(predictions[case].unusual)] for case, row in zip(rows, table, strict=True)]
+        _write_csv(class_folder / PROBABILITIES_CSV, header, table)
 
 
 def _predictions(class_folder: Path, cases: Iterable[str]) -> dict[str, ClassPrediction]:

@@ -42,6 +42,7 @@ class Manifest(TypedDict):
         left_out: file or case of the image folder -> why it is in no case.
         review: case -> highest class probability, of those below the threshold.
         without_basis: case -> why its class rests on nothing.
+        unusual: case -> in which way it is unlike the training cases.
         seconds: see :class:`Seconds`.
     """
 
@@ -58,6 +59,7 @@ class Manifest(TypedDict):
     left_out: NotRequired[dict[str, str]]
     review: dict[str, float]
     without_basis: NotRequired[dict[str, str]]
+    unusual: NotRequired[dict[str, list[str]]]
     seconds: Seconds
 
 

@@ -120,6 +120,7 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
         remarks += model.seen_sizes.remarks(prepared.properties, model.plans_manager.transpose_forward)
     if remarks:
         content["unusual"] = [*content.get("unusual", []), *remarks]
+    _review_unusual(content)
     return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
 
 
@@ -138,4 +139,11 @@ def note_target(model: TrainedModel, answer: CaseAnswer, segmentation: np.ndarra
     if reason is not None:
         content["without_basis"] = reason
         content["unusual"] = [*content.get("unusual", []), reason]
+    _review_unusual(content)
     return content
+
+
+def _review_unusual(content: ClassFile) -> None:
+    """Where cases are marked for review at all, those that are unlike the training cases are."""
+    if "review" in content and content.get("unusual"):
+        content["review"] = True

@@ -38,6 +38,7 @@ class FolderResult:
         left_out: file or case of the image folder -> why it is in no case.
         review: case -> highest class probability, of those marked for review, kept ones too.
         without_basis: case -> why its class rests on nothing, of predicted and kept ones.
+        unusual: case -> in which way it is unlike the training cases, of predicted and kept ones.
         seconds: of the whole run.
         manifest: the file that holds all this.
     """
@@ -48,6 +49,7 @@ class FolderResult:
     left_out: dict[str, str]
     review: dict[str, float]
     without_basis: dict[str, str]
+    unusual: dict[str, list[str]]
     seconds: float
     manifest: Path
 
@@ -97,6 +99,7 @@ def predict_folder(
         "left_out": found.left_out,
         "review": outcome.review,
         "without_basis": outcome.without_basis,
+        "unusual": outcome.unusual,
         "seconds": {
             "loading": model.seconds_loading,
             "total": model.seconds_loading + time.perf_counter() - start,
@@ -114,6 +117,7 @@ def predict_folder(
         found.left_out,
         outcome.review,
         outcome.without_basis,
+        outcome.unusual,
         time.perf_counter() - start,
         path,
     )
@@ -146,6 +150,8 @@ def _add_kept(outcome: Outcome, kept: Sequence[str], class_folder: Path, model: 
             write_class_file(content, class_folder, case)
         if review:
             outcome.review[case] = highest
+        if content.get("unusual"):
+            outcome.unusual[case] = content["unusual"]
         if content.get("without_basis"):
             outcome.without_basis[case] = content["without_basis"]
 

@@ -33,6 +33,7 @@ class Outcome:
         tracebacks: case -> where an error that is not of this package came from.
         review: case -> highest class probability, of those that were marked for review.
         without_basis: case -> why its class rests on nothing.
+        unusual: case -> in which way it is unlike the training cases.
     """
 
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Outcome:
     tracebacks: dict[str, str] = field(default_factory=dict)
     review: dict[str, float] = field(default_factory=dict)
     without_basis: dict[str, str] = field(default_factory=dict)
+    unusual: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -136,6 +138,8 @@ class Pipeline:
             return
         if content.get("review"):
             outcome.review[case] = max(content["probs"])
+        if content.get("unusual"):
+            outcome.unusual[case] = content["unusual"]
         if "without_basis" in content:
             outcome.without_basis[case] = content["without_basis"]
             self.on_message(f"{case}: its class is without basis: {content['without_basis']}.")

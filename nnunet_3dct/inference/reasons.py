@@ -6,13 +6,14 @@ little to a reader; those of one stage are put together. What is measured of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict
 
+from nnunet_3dct.formats.class_files import Reason
 from nnunet_3dct.networks.case_layout import COVARIATES, MEASURED
 from nnunet_3dct.networks.heads.case import CaseHead
 
@@ -21,25 +22,10 @@ _SIZES = {"volume": ("larger", "smaller"), "volume of all parts": ("larger in al
           "surface": ("larger surface", "smaller surface"), "sphericity": ("rounder", "less round"),
           "elongation": ("less elongated", "more elongated"), "parts": ("in more parts", "in fewer parts"),
           "certainty": ("more certain outline", "less certain outline")}  # fmt: skip
+_LOGARITHMS = {"volume": "ml", "volume of all parts": "ml", "surface": "cm2", "longest axis": "mm",
+               "middle axis": "mm", "shortest axis": "mm"}  # fmt: skip
 _INTENSITIES = ("mean", "percentile")
 _SPREADS = ("spread", "standard deviation", "gradient", "coarse structure", "fine structure")
-
-
-class Reason(TypedDict):
-    """What one feature adds to the class.
-
-    ``share`` is its part of all contributions, whatever their sign; ``speaks`` is ``for`` or ``against`` the predicted
-    class. ``value`` and ``typical`` (mean of the training cases) are there for measured features; in HU where the plan
-    normalises CT.
-    """
-
-    feature: str
-    words: str
-    speaks: str
-    share: float
-    value: NotRequired[float]
-    typical: NotRequired[float]
-    unit: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -73,6 +59,8 @@ def reasons(
         intensities: for HU.
     """
     layout = heads[0].layout
+    alike = [number for number, head in enumerate(heads) if head.layout.names == layout.names]  # as covariates differ
+    heads, columns = [heads[number] for number in alike], [columns[number] for number in alike]
     device = heads[0].classifier.weight.device
     each = [head.contributions(row.to(device), label).cpu() for head, row in zip(heads, columns, strict=True)]
     added = torch.stack(each).double().mean(0)
@@ -116,8 +104,10 @@ def _measured(
     }
     if value != value:
         return reason
-    unit = ""
-    if intensities is not None and name.startswith(_INTENSITIES):
+    unit = _LOGARITHMS.get(name, "")
+    if unit:
+        value, typical = math.exp(value), math.exp(typical)
+    elif intensities is not None and name.startswith(_INTENSITIES):
         value, typical = (number * intensities.scale + intensities.offset for number in (value, typical))
         unit = "HU"
     elif intensities is not None and name.startswith(_SPREADS):

@@ -10,7 +10,7 @@ from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.evaluation.classified_cases import check_predictions
 from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs
-from nnunet_3dct.formats.class_files import ClassPrediction, has_class_predictions, read_predictions
+from nnunet_3dct.formats.class_files import ClassPrediction, Reason, has_class_predictions, read_predictions
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
 from nnunet_3dct.formats.metrics_class import ClassificationMetrics
@@ -27,6 +27,8 @@ class ClassOfCase:
         truth: true class, None if it is unknown.
         review: whether the predictor asks for a second look, its confidence being low.
         without_basis: why the class rests on nothing; None if it does not.
+        unusual: in which way the case is unlike the training cases.
+        reasons: which features spoke for and against the class.
     """
 
     predicted: int
@@ -34,6 +36,8 @@ class ClassOfCase:
     truth: int | None
     review: bool
     without_basis: str | None = None
+    unusual: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def correct(self) -> bool | None:
@@ -98,6 +102,8 @@ def read_class_results(options: ReportOptions, cases: Collection[str]) -> ClassR
             None if labels.by_case.get(case, UNKNOWN) == UNKNOWN else labels.by_case[case],
             bool(prediction.review),
             prediction.without_basis,
+            prediction.unusual,
+            prediction.reasons,
         )
         for case, prediction in predictions.items()
     }

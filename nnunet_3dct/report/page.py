@@ -192,6 +192,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=wording.number, percent=wording.percent, millilitres=wording.millilitres, words=wording.title
+        number=wording.number,
+        percent=wording.percent,
+        measured=wording.measured,
+        millilitres=wording.millilitres,
+        words=wording.title,
     )
     return environment

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 NONE = "–"
 
@@ -37,3 +38,12 @@ def percent(share: float | None, digits: int = 0) -> str:
 def title(name: str) -> str:
     """A name from ``dataset.json`` as words: ``whole_organ`` -> ``whole organ``."""
     return name.replace("_", " ")
+
+
+def measured(reason: Mapping[str, Any], key: str) -> str:
+    """A measurement with its unit, as ``-210 HU``; a dash where there is none."""
+    value = reason.get(key)
+    if value is None:
+        return NONE
+    unit = {"": "", "cm2": " cm²"}.get(reason.get("unit", ""), f" {reason.get('unit', '')}")
+    return f"{value:.0f}{unit}" if abs(value) >= 100 else f"{value:.3g}{unit}"
