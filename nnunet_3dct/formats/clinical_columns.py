@@ -134,8 +134,8 @@ def reveals_class(values: Mapping[str, Value], classes: Mapping[str, int]) -> bo
     """Whether the values of a column tell the class without fail, as the class under another name does.
 
     That is so where the values are the classes (in three cases or more), or no value occurs in two classes and either
-    each class has one value or there are ten cases and more. A missing value counts as one of its own, and so does
-    being stated at all. Columns of mostly different values (an age) tell nothing that way.
+    each class has one value or there are ten cases and more. So it is where being stated or missing tells the class.
+    Columns of mostly different values (an age) tell nothing that way.
 
     Args:
         values: case -> value.
@@ -153,7 +153,7 @@ def reveals_class(values: Mapping[str, Value], classes: Mapping[str, int]) -> bo
     presence: list[tuple[Value, int]] = [(float(value is None), label) for value, label in known]
     equal = [str(label) == _written(value) for value, label in stated]
     same = all(equal) and len(equal) >= 3 and len({label for _, label in stated}) > 1
-    return same or any(_determines(pairs) for pairs in (known, stated, presence))
+    return same or any(_determines(pairs) for pairs in (stated, presence))
 
 
 def _written(value: Value) -> str:

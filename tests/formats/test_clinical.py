@@ -192,6 +192,12 @@ def test_column_stated_for_one_class_alone_is_named(tmp_path: Path) -> None:
     assert "column margin" in check_clinical_table(table, CASES, classes)[0]
 
 
+def test_cases_of_unknown_class_do_not_hide_a_column_that_is_the_class(tmp_path: Path) -> None:
+    table = read_clinical_table(write(tmp_path, {"histology": ["a", "b", "c"] * 4}))
+    classes = {case: n % 3 if n < 9 else -1 for n, case in enumerate(CASES)}
+    assert "column histology" in check_clinical_table(table, CASES, classes)[0]
+
+
 def test_class_column_is_named_even_where_it_contradicts_the_labels(tmp_path: Path) -> None:
     table = read_clinical_table(write(tmp_path, {"Subtype": [0, 1, 1, 2] * 3, "age": AGES}))
     (problem,) = check_clinical_table(table, CASES, {case: n % 3 for n, case in enumerate(CASES)})
