@@ -32,7 +32,7 @@ from nnunet_3dct.evaluation.reliability import calibration_metrics
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.checkpoint import read_checkpoint
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, read_dataset_labels
-from nnunet_3dct.inference.measurements import SHAPE, measure_target
+from nnunet_3dct.inference.measurements import SHAPE, measure_case
 from nnunet_3dct.inference.preprocessing import network_spacing
 from nnunet_3dct.networks.case_layout import MEASURED
 from nnunet_3dct.networks.heads.case import CaseHead
@@ -89,7 +89,7 @@ class Comparison:
             image, labels, _, properties = data.load_case(case)
             outline = np.isin(np.asarray(labels[0]), self.target.labels).astype(np.float32)
             spacing = network_spacing(properties, self.plans, self.configuration)
-            measured = measure_target(np.asarray(image[: self.head.channels]), outline, spacing)
+            measured = measure_case(np.asarray(image[: self.head.channels]), outline, spacing)
             rows[case] = np.concatenate([self.features[0][case][: self.head.layout.network_width], measured])
         return rows
 

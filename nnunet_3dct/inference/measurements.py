@@ -15,6 +15,8 @@ import numpy as np
 from scipy import ndimage, stats
 from skimage import measure
 
+from nnunet_3dct.networks.case_layout import WHOLE_IMAGE
+
 LEVELS = (0.1, 0.2, 0.4)  # probabilities of the target at which it is outlined
 PERCENTILES = (5, 25, 50, 75, 95)
 SHELLS = (-np.inf, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 7.0)  # signed distances from the surface, in units
@@ -29,8 +31,12 @@ SHAPE = ("volume", "volume of all parts", "surface", "sphericity", "longest axis
          "elongation", "parts", "certainty")  # fmt: skip
 
 
+IMAGE = ("mean", "standard deviation", *(f"percentile {p}" for p in (1, 50, 99)), "gradient", "fine structure",
+         "share of fine structure")  # fmt: skip
+
+
 def measurement_names(channels: int) -> dict[str, list[str]]:
-    """Names of what :func:`measure_target` gives, by block, in its order.
+    """Names of what :func:`measure_case` gives, by block, in its order.
 
     Args:
         channels: of the image. With one, its number is left out of the names.
@@ -42,12 +48,52 @@ def measurement_names(channels: int) -> dict[str, list[str]]:
         for what in ("mean", "spread"):
             blocks.setdefault("profile", []).extend(f"{what} in the {name}{of}" for name in SHELL_NAMES)
         blocks.setdefault("edge", []).extend(f"{name}{of}" for name in EDGE)
-    return {**blocks, "shape": list(SHAPE)}
+    of_image = [
+        f"{name} of the image" + (f" (channel {channel})" if channels > 1 else "")
+        for channel in range(channels)
+        for name in IMAGE
+    ]
+    return {**blocks, "shape": list(SHAPE), WHOLE_IMAGE: of_image}
 
 
 def measured_width(channels: int) -> int:
-    """Length of what :func:`measure_target` gives."""
+    """Length of what :func:`measure_case` gives."""
     return sum(len(names) for names in measurement_names(channels).values())
+
+
+def measure_case(image: np.ndarray, probability: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Measure the target and the image as a whole.
+
+    What is measured of the image tells whether a case is like the training cases at all, and nothing of its class.
+
+    Args:
+        image: ``(C, Z, Y, X)``.
+        probability: of the target, ``(Z, Y, X)``.
+        spacing: of the voxels in mm, in the order of the axes.
+
+    Returns:
+        ``(measured_width,)`` in the order of :func:`measurement_names`; see :func:`measure_target`.
+    """
+    middle = tuple(
+        slice((size - kept) // 2, (size - kept) // 2 + kept)
+        for size, kept in zip(image.shape[1:], _kept_sizes(image.shape[1:]), strict=True)
+    )
+    of_image = [value for channel in image for value in _image(channel[middle].astype(np.float32))]
+    return np.concatenate([measure_target(image, probability, spacing), of_image])
+
+
+def _kept_sizes(shape: Sequence[int]) -> list[int]:
+    """Size of the middle of an image that holds ``MOST_VOXELS`` at most."""
+    factor = min(1.0, (MOST_VOXELS / np.prod(np.asarray(shape, float))) ** (1 / 3))
+    return [max(1, round(size * factor)) for size in shape]
+
+
+def _image(channel: np.ndarray) -> list[float]:
+    fine = channel - ndimage.gaussian_filter(channel, 1.0)
+    gradient = float(ndimage.gaussian_gradient_magnitude(channel, 1.0).mean())
+    noise, spread = float(np.median(np.abs(fine))), float(channel.std())
+    shares = [float(channel.mean()), spread, *np.percentile(channel, (1, 50, 99)).tolist()]
+    return [*shares, gradient, noise, float(np.log((fine.std() + 1e-6) / (spread + 1e-6)))]
 
 
 def measure_target(image: np.ndarray, probability: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -59,14 +105,14 @@ def measure_target(image: np.ndarray, probability: np.ndarray, spacing: Sequence
         spacing: of the voxels in mm, in the order of the axes.
 
     Returns:
-        ``(measured_width,)`` in the order of :func:`measurement_names`, NaN in all places where no voxel reaches the
+        All blocks of :func:`measurement_names` but the last, NaN in all places where no voxel reaches the
         lowest of ``LEVELS``. Sizes are logarithms (ml, cm², mm), distances in mm.
     """
-    channels = len(image)
+    width = measured_width(len(image)) - len(IMAGE) * len(image)
     sizes = np.asarray(spacing, float)
     likely = probability > LEVELS[0]
     if not likely.any():
-        return np.full(measured_width(channels), np.nan)
+        return np.full(width, np.nan)
     image, probability, sizes = _around(image, probability, likely, sizes)
     parts = [_part(probability, level) for level in LEVELS]
     outlines = [part for part in parts if part is not None]

@@ -76,12 +76,7 @@ def unfamiliar_features(heads: Sequence[CaseHead], columns: Sequence[Tensor]) ->
         heads: one for each fold.
         columns: features of the case ``(width,)``, one for each fold.
     """
-    ratios = []
-    for head, row in zip(heads, columns, strict=True):
-        if head.familiarity.is_fitted:
-            familiarity = head.familiarity
-            distance = familiarity.distance(row[None].to(familiarity.center.device))[0]
-            ratios.append(float(distance / familiarity.threshold))
+    ratios = [float(head.strangeness(row[None])[0]) for head, row in zip(heads, columns, strict=True)]
     if not ratios or float(np.median(ratios)) <= 1:
         return []
     return [f"features unlike those of the training cases ({np.median(ratios):.1f} times the distance that is usual)"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.inference.aggregation import CaseClass
-from nnunet_3dct.inference.measurements import measure_target
+from nnunet_3dct.inference.measurements import measure_case
 from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.heads.case import LEAST_TARGET
 from nnunet_3dct.networks.pooling import target_probability
@@ -61,7 +61,7 @@ class WholeCaseRecord:
         """
         merged = self.head.merge(torch.stack(self._pooled), torch.tensor(self._shares, dtype=torch.float64))
         image = image[: self.head.channels]
-        measured = measure_target(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
+        measured = measure_case(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
         encoded = self.head.encode_covariates(covariates)
         return torch.cat([merged, torch.from_numpy(measured), torch.from_numpy(encoded)])
 

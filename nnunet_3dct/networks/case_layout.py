@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nnunet_3dct.networks.features import FeatureSpec
 from nnunet_3dct.networks.pooling import pooled_width, stage_columns
 
+WHOLE_IMAGE = "image"
 MEASURED = ("intensity", "profile", "edge", "shape")
 COVARIATES = "covariates"
 

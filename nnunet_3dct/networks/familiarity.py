@@ -58,10 +58,6 @@ class Familiarity(nn.Module):
         along = (z @ self.axes.T).square() @ self.gains
         return ((z.square().sum(1) - along).clamp_min(0) / self.floor / used.sum().clamp_min(1)).sqrt()
 
-    def is_unfamiliar(self, columns: Tensor) -> Tensor:
-        """Bool ``(N,)``."""
-        return self.distance(columns) > self.threshold
-
 
 def fit_familiarity(columns: np.ndarray, used: np.ndarray) -> Familiarity:
     """Learn the training cases; the threshold is left open.

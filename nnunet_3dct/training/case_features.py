@@ -27,7 +27,7 @@ from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.runtime import Message, cache_folder, prediction_switches
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels, infer_dataset_class
 
-FORMAT = 1  # of what is kept; raise it when a feature changes
+FORMAT = 2  # of what is kept; raise it when a feature changes
 STEP_SIZE = 0.5
 
 
@@ -120,8 +120,12 @@ class CaseFeatures:
 
     def _columns(self, dataset: Any, case: str) -> np.ndarray:
         data, _, _, properties = dataset.load_case(case)
-        image = torch.from_numpy(np.asarray(data[:]))
-        about = AboutCase(network_spacing(properties, self._plans, self._configuration))
+        spacing = network_spacing(properties, self._plans, self._configuration)
+        return self.of_image(torch.from_numpy(np.asarray(data[:])), spacing)
+
+    def of_image(self, image: torch.Tensor, spacing: tuple[float, ...]) -> np.ndarray:
+        """Features ``(width,)`` of a preprocessed image ``(C, Z, Y, X)`` with a spacing in mm."""
+        about = AboutCase(spacing)
         with torch.inference_mode(), prediction_switches(self._backend.device, self._backend.precision):
             _, found = self._windows.predict(self._backend, image, 1, self._backend.device, about)
         return found.columns[0].numpy()

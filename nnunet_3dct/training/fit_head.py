@@ -17,7 +17,7 @@ import torch
 
 from nnunet_3dct.formats.clinical import ClinicalTable
 from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
-from nnunet_3dct.networks.case_layout import COVARIATES
+from nnunet_3dct.networks.case_layout import COVARIATES, WHOLE_IMAGE
 from nnunet_3dct.networks.familiarity import Familiarity, fit_familiarity
 from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.heads.case import CaseHead
@@ -27,8 +27,8 @@ Columns = dict[str, np.ndarray]
 T = TypeVar("T")
 
 UNSEEN_PARTS = 5
-FAMILIAR = 0.975  # share of cases of the same kind that are to be familiar
-ALLOWANCE = 1.1  # on their distance, which few cases tell only roughly
+FAMILIAR = 0.985  # share of cases of the same kind that are to be familiar
+ALLOWANCE = 1.3  # on their distance, which few cases tell only roughly
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def with_covariates(head: CaseHead, features: Columns, known: KnownCases) -> tup
     if known.covariates is None and not before:
         return head, features
     encoding = None if known.covariates is None else CovariateEncoding.fit(known.covariates, sorted(known.classes))
-    changed = head_like(head, covariates=None if encoding is None else encoding.to_dict(), known_cases=0)
+    changed = head_like(head, covariates=None if encoding is None else encoding.to_dict(), known_cases=())
     rows = {case: row[: len(row) - before] for case, row in features.items()}
     if known.covariates is not None:
         rows = {
@@ -195,32 +195,49 @@ def fitted_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.nda
         table: the cases that it was fitted to.
         unseen: columns ``(M, width)`` of cases that the network was not trained on; none is fine.
     """
-    familiarity = learn_familiarity(head, table, unseen)
-    head = head_like(head, known_cases=len(familiarity.axes))
+    known = learn_familiarity(head, table, unseen)
+    head = head_like(head, known_cases=[len(familiarity.axes) for familiarity in known])
     spread = choice.scaling.spread
     with torch.no_grad():
         head.norm.mean.copy_(torch.from_numpy(choice.scaling.mean))
         head.norm.square.copy_(torch.from_numpy(choice.scaling.mean**2 + spread**2))
         head.classifier.weight.copy_(torch.from_numpy(choice.model.weight / head.norm.scale))
         head.classifier.bias.copy_(torch.from_numpy(choice.model.bias))
-    head.familiarity.load_state_dict(familiarity.state_dict())
+    for module, familiarity in zip(head.familiarity, known, strict=True):
+        module.load_state_dict(familiarity.state_dict())
     return head.eval()
 
 
-def learn_familiarity(head: CaseHead, table: CaseTable, unseen: np.ndarray) -> Familiarity:
+def learn_familiarity(head: CaseHead, table: CaseTable, unseen: np.ndarray) -> list[Familiarity]:
     """What the training cases look like, and how far cases of the same kind may lie from that.
 
-    The distances of training cases come from fits to the other training cases; those of unseen cases are added.
+    Args:
+        head: whose columns they are.
+        table: the training cases.
+        unseen: columns ``(M, width)`` of cases that the network was not trained on.
+
+    Returns:
+        By all features, by the intensities of target, surroundings and image, and by edge and image alone: among
+        hundreds of features a few that are far off make little. The distances of training cases come from fits to the
+        other training cases; those of unseen cases are added.
     """
-    used = np.ones(table.columns.shape[1], bool)
-    used[list(head.layout.blocks.get(COVARIATES, ()))] = False
-    familiarity = fit_familiarity(table.columns, used)
+    blocks = head.layout.blocks
+    every = [block for block in blocks if block != COVARIATES]
+    groups = [every, ["intensity", "profile", "edge", WHOLE_IMAGE], ["edge", WHOLE_IMAGE]]
+    present = [[block for block in group if block in blocks] for group in groups]
+    return [_learn(head.layout.columns(group), table.columns, unseen) for group in present]
+
+
+def _learn(columns: list[int], training: np.ndarray, unseen: np.ndarray) -> Familiarity:
+    used = np.zeros(training.shape[1], bool)
+    used[columns] = True
+    familiarity = fit_familiarity(training, used)
     distances = [familiarity.distance(torch.from_numpy(unseen)).numpy()] if len(unseen) else []
-    parts = np.arange(len(table.cases)) % UNSEEN_PARTS
+    parts = np.arange(len(training)) % UNSEEN_PARTS
     for part in range(UNSEEN_PARTS):
-        training, rest = table.columns[parts != part], table.columns[parts == part]
-        if len(training) > 1 and len(rest):
-            distances.append(fit_familiarity(training, used).distance(torch.from_numpy(rest)).numpy())
+        others, rest = training[parts != part], training[parts == part]
+        if len(others) > 1 and len(rest):
+            distances.append(fit_familiarity(others, used).distance(torch.from_numpy(rest)).numpy())
     if distances:
         familiarity.threshold.fill_(float(np.quantile(np.concatenate(distances), FAMILIAR)) * ALLOWANCE)
     return familiarity

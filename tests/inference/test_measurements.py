@@ -9,8 +9,10 @@ from scipy import stats
 from nnunet_3dct.inference.measurements import (
     EDGE,
     FIRST_ORDER,
+    IMAGE,
     SHAPE,
     SHELL_NAMES,
+    measure_case,
     measure_target,
     measured_width,
     measurement_names,
@@ -28,14 +30,14 @@ def named(
     image: np.ndarray, probability: np.ndarray, spacing: tuple[float, float, float] = (1, 1, 1)
 ) -> dict[str, float]:
     names = [name for block in measurement_names(len(image)).values() for name in block]
-    return dict(zip(names, measure_target(image, probability, spacing), strict=True))
+    return dict(zip(names, measure_case(image, probability, spacing), strict=True))
 
 
 def test_names_and_values_are_as_many() -> None:
     for channels in (1, 3):
         names = [name for block in measurement_names(channels).values() for name in block]
         assert len(names) == len(set(names)) == measured_width(channels)
-    assert measured_width(1) == len(FIRST_ORDER) + 2 * len(SHELL_NAMES) + len(EDGE) + len(SHAPE)
+    assert measured_width(1) == len(FIRST_ORDER) + 2 * len(SHELL_NAMES) + len(EDGE) + len(SHAPE) + len(IMAGE)
 
 
 def test_ball_has_the_volume_surface_and_axes_of_a_ball() -> None:
@@ -104,3 +106,14 @@ def test_a_large_target_is_measured_on_fewer_voxels_to_nearly_the_same(monkeypat
     fewer = named(image, ball(15).astype(float))
     for name in ("mean", "percentile 50", "volume", "longest axis"):
         assert fewer[name] == pytest.approx(all_voxels[name], abs=0.1), name
+
+
+def test_image_as_a_whole_shows_noise_and_blur() -> None:
+    from scipy import ndimage
+
+    image = np.random.default_rng(0).normal(size=(1, 32, 32, 32)).astype(np.float32)
+    smooth = ndimage.gaussian_filter(image, (0, 2, 2, 2))
+    plain, blurred = (named(x, ball(9, 32).astype(float)) for x in (image, smooth / smooth.std()))
+    assert plain["standard deviation of the image"] == pytest.approx(1, abs=0.05)
+    assert blurred["fine structure of the image"] < plain["fine structure of the image"] / 3
+    assert blurred["share of fine structure of the image"] < plain["share of fine structure of the image"] - 1

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from nnunet_3dct.inference.backends.base import Backend
-from nnunet_3dct.inference.measurements import measure_target, measurement_names
+from nnunet_3dct.inference.measurements import measure_case, measurement_names
 from nnunet_3dct.inference.window_shares import window_shares
 from nnunet_3dct.inference.windows import AboutCase, Windows, mirrored_passes, window_layout
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
@@ -84,7 +84,7 @@ def test_padding_makes_no_difference() -> None:
 def test_measurements_are_those_of_the_whole_outline() -> None:
     image = case_image()
     probability = (torch.cat((-4 * image, 4 * image)).softmax(0))[1]
-    expected = measure_target(image.numpy(), probability.numpy(), (1.0, 1.0, 1.0))
+    expected = measure_case(image.numpy(), probability.numpy(), (1.0, 1.0, 1.0))
     head = Pointwise().head
     np.testing.assert_allclose(columns((8, 8, 8), 0.5)[head.layout.network_width :], expected, rtol=1e-4, atol=1e-4)
 

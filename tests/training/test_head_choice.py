@@ -27,8 +27,8 @@ def table(n: int = 60, told_by: str | None = "profile", seed: int = 0, layout: C
     columns = rng.normal(size=(n, len(layout.names))) * 3 + 10
     if told_by is not None:
         first, second = layout.blocks[told_by][:2]
-        columns[:, first] += 6 * (classes == 1)
-        columns[:, second] += 6 * (classes == 2)
+        columns[:, first] += 12 * (classes == 1)
+        columns[:, second] += 12 * (classes == 2)
     return CaseTable(tuple(f"c{k}" for k in range(n)), columns, classes, tuple(f"p{k}" for k in range(n)))
 
 

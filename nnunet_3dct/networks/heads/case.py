@@ -47,7 +47,8 @@ class CaseHead(WholeCaseHead):
         dropout: before the linear layer, in training on patches.
         gradient: share of the class loss's gradient that reaches the network, 0 to 1. At 0 the network learns from
             the segmentation alone.
-        known_cases: number of training directions that :class:`~nnunet_3dct.networks.familiarity.Familiarity` holds.
+        known_cases: how many directions of the training cases each
+            :class:`~nnunet_3dct.networks.familiarity.Familiarity` holds, one for each group of features.
     """
 
     name = "case"
@@ -63,14 +64,14 @@ class CaseHead(WholeCaseHead):
         covariates: dict[str, Any] | None = None,
         dropout: float = 0.1,
         gradient: float = 0.0,
-        known_cases: int = 0,
+        known_cases: Sequence[int] = (),
     ) -> None:
         measured = {block: list(names) for block, names in (measured or {}).items()}
         options = {"target_channels": list(target_channels), "regions": regions, "channels": channels}
         options |= {
             "measured": measured,
             "covariates": covariates,
-            "known_cases": known_cases,
+            "known_cases": list(known_cases),
         }
         super().__init__(spec, num_classes, **options, dropout=dropout, gradient=gradient)
         self.target_channels = list(target_channels)
@@ -85,7 +86,7 @@ class CaseHead(WholeCaseHead):
         self.classifier = nn.Linear(width, num_classes)
         with torch.no_grad():
             self.classifier.weight[:, pooled_width(spec) :] = 0
-        self.familiarity = Familiarity(width, known_cases)
+        self.familiarity = nn.ModuleList(Familiarity(width, directions) for directions in known_cases)
 
     def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:
         """Pooled features of a window ``(B, network_width)``."""
@@ -112,6 +113,19 @@ class CaseHead(WholeCaseHead):
     def found_target(self, columns: Tensor) -> Tensor:
         """Whether cases ``(N, width)`` show any target, bool ``(N,)``."""
         return columns[:, self.layout.network_width - 1] > LEAST_TARGET
+
+    @torch.no_grad()
+    def strangeness(self, columns: Tensor) -> Tensor:
+        """How far cases lie from the training cases, ``(N,)``: above 1 farther than nearly all of their kind.
+
+        The largest distance of several groups of features: a network that normalises what it sees hardly notices
+        noise or inverted intensities, which are plain in what is measured of the image.
+        """
+        known = [one for one in self.familiarity if isinstance(one, Familiarity) and one.is_fitted]
+        if not known:
+            return torch.zeros(len(columns))
+        columns = columns.to(known[0].center.device)
+        return torch.stack([one.distance(columns) / one.threshold for one in known]).amax(0)
 
     def complete(self, columns: Tensor) -> Tensor:
         """The columns of cases ``(N, width)`` with the average of the training cases where something is missing."""
