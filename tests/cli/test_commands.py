@@ -41,6 +41,7 @@ WITHOUT_INPUT = {
     "nnUNet3DCT_check": ["-d", MISSING],
     "nnUNet3DCT_splits": ["-d", MISSING],
     "nnUNet3DCT_probe": ["-d", MISSING],
+    "nnUNet3DCT_fit_head": ["-d", MISSING],
     "nnUNet3DCT_predict": ["-i", MISSING, "-o", "out", "-d", MISSING, "-c", "3d_fullres"],
     "nnUNet3DCT_evaluate_classification": [MISSING, f"{MISSING}.json"],
     "nnUNet3DCT_evaluate_segmentation": [MISSING, MISSING, "-djfile", f"{MISSING}.json"],
