@@ -171,7 +171,7 @@ def test_black_map_of_the_evidence_is_said_and_not_drawn(inputs):
 def test_cases_marked_for_review_are_named(inputs):
     inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], pred=0, num_classes=3, review=True)
     page = Page(inputs.html())
-    assert "1 case is marked for review, the class being uncertain: case_3" in page.text
+    assert "1 case is marked for review, the class being uncertain or the case unusual: case_3" in page.text
     assert "review" in page.row("case_3", "Case")[1]
     assert page.text.count("Review: the class is uncertain") == 1
 

@@ -1,0 +1,134 @@
+"""Cases unlike the training cases, and what spoke for a class, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+
+import nnunet_3dct
+from nnunet_3dct.errors import CheckpointError, EvaluationError
+from nnunet_3dct.formats.class_files import class_file, read_class_file, read_predictions, write_class_tables
+from nnunet_3dct.inference.reasons import Intensities, reasons
+from nnunet_3dct.inference.unusual import SeenSizes, unfamiliar_features
+from nnunet_3dct.networks.familiarity import fit_familiarity
+from nnunet_3dct.training.fitted_model import TRAINER, fit_head
+from tests import toy
+from tests.training.test_fit_head import fitted, problem
+from tests.utils import write_volume
+
+
+def fingerprint(folder: Path, **content: object) -> Path:
+    (folder / "dataset_fingerprint.json").write_text(
+        json.dumps({"spacings": [[2, 1, 1], [3, 1, 1]], "shapes_after_crop": [[30, 100, 90], [40, 120, 80]], **content})
+    )
+    return folder
+
+
+def properties(spacing: tuple[float, ...], shape: tuple[int, ...]) -> dict[str, object]:
+    return {"spacing": spacing, "shape_after_cropping_and_before_resampling": shape}
+
+
+def test_spacing_and_extent_outside_what_was_seen_are_told(tmp_path: Path) -> None:
+    seen = SeenSizes.of_model(fingerprint(tmp_path), (0, 1, 2))
+    assert seen is not None
+    assert seen.remarks(properties((2.5, 1, 1), (35, 110, 85)), (0, 1, 2)) == []
+    (thick,) = seen.remarks(properties((6, 1, 1), (15, 110, 85)), (0, 1, 2))
+    assert thick.startswith("spacing 6 x 1 x 1 mm") and "2 x 1 x 1 to 3 x 1 x 1" in thick
+    (long,) = seen.remarks(properties((2.5, 1, 1), (400, 110, 85)), (0, 1, 2))
+    assert long.startswith("extent 1e+03 x 110 x 85 mm")
+
+
+def test_sizes_follow_the_axes_of_the_network(tmp_path: Path) -> None:
+    seen = SeenSizes.of_model(fingerprint(tmp_path), (2, 0, 1))
+    assert seen is not None and seen.spacing[1].tolist() == [1, 3, 1]
+    assert seen.remarks(properties((2.5, 1, 1), (85, 35, 110)), (2, 0, 1)) == []
+
+
+def test_model_without_fingerprint_tells_no_sizes_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    assert SeenSizes.of_model(tmp_path, (0, 1, 2)) is None
+    with pytest.raises(CheckpointError, match="expected spacings and shapes_after_crop of every case"):
+        SeenSizes.of_model(fingerprint(tmp_path, spacings=[[1, 1]]), (0, 1, 2))
+
+
+@pytest.mark.parametrize("n", [60, 12])
+def test_distance_is_the_mahalanobis_distance_under_scikit_learns_shrunk_covariance(n: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 20)) @ rng.normal(size=(20, 20)) + 3
+    new = rng.normal(size=(9, 20)) @ rng.normal(size=(20, 20)) + 3
+    familiarity = fit_familiarity(x, np.ones(20, bool))
+    z, z_new = ((data - x.mean(0)) / x.std(0) for data in (x, new))
+    expected = np.sqrt(LedoitWolf().fit(z).mahalanobis(z_new.clip(-20, 20)) / 20)
+    np.testing.assert_allclose(familiarity.distance(torch.from_numpy(new)).numpy(), expected, rtol=2e-3)
+
+
+def test_features_far_from_the_training_cases_are_told_by_most_folds() -> None:
+    features, known = problem([0, 1, 2], 60)
+    head, _ = fitted(3, features, known)
+    row = torch.from_numpy(features["case_003"])
+    assert unfamiliar_features([head], [row]) == []
+    (text,) = unfamiliar_features([head, head, head], [row + 80, row + 80, row])
+    assert text.startswith("features unlike those of the training cases (")
+    assert unfamiliar_features([head, head, head], [row + 80, row, row]) == []
+
+
+def test_reasons_are_measured_in_hu_and_shares_are_of_all_contributions() -> None:
+    features, known = problem([0, 1, 2], 60)
+    head, _ = fitted(3, features, known)
+    row = torch.from_numpy(features["case_004"])
+    found = reasons([head], [row], 1, Intensities(scale=100.0, offset=-50.0))
+    assert [r["share"] for r in found] == sorted((r["share"] for r in found), reverse=True)
+    assert 0 < sum(r["share"] for r in found) <= 1 + 1e-6
+    added = head.contributions(row.float(), 1)
+    measured = [r for r in found if r.get("unit") == "HU"]
+    assert measured
+    for reason in measured:
+        column = head.layout.names.index(reason["feature"])
+        offset = -50 if reason["feature"].startswith(("mean", "percentile")) else 0
+        assert reason["value"] == pytest.approx(float(row[column]) * 100 + offset)
+        assert reason["speaks"] == ("for" if added[column] > 0 else "against")
+        assert reason["share"] == pytest.approx(float(added[column].abs() / added.abs().sum()), rel=1e-4)
+
+
+def test_class_file_and_tables_hold_what_is_unusual(tmp_path: Path) -> None:
+    for case, unusual in (("a", ["spacing, large", "noise"]), ("b", [])):
+        content = class_file([0.2, 0.8], ["x", "y"])
+        if unusual:
+            content["unusual"] = unusual
+        (tmp_path / f"{case}_classification.json").write_text(json.dumps(content))
+    write_class_tables(tmp_path, ["a", "b"], ".nii.gz")
+    lines = (tmp_path / "subtype_probabilities.csv").read_text().splitlines()
+    assert lines[0] == "Names,x,y,Unusual" and lines[1].endswith(',"spacing, large; noise"') and lines[2].endswith(",")
+    assert (tmp_path / "subtype_results.csv").read_text().splitlines()[0] == "Names,Subtype"
+    for case in ("a", "b"):
+        (tmp_path / f"{case}_classification.json").unlink()
+    read, _ = read_predictions(tmp_path)
+    assert read["a"].unusual == ("spacing, large; noise",) and read["b"].unusual == ()
+    np.testing.assert_allclose(read["a"].probabilities, [0.2, 0.8])
+
+
+@pytest.mark.parametrize("content", [{"unusual": "noise"}, {"unusual": [1]}, {"reasons": [{"feature": "x"}]}])
+def test_malformed_remarks_are_refused(tmp_path: Path, content: dict[str, object]) -> None:
+    path = tmp_path / "a_classification.json"
+    path.write_text(json.dumps({"probs": [0.5, 0.5], **content}))
+    with pytest.raises(EvaluationError, match="Predict the case again"):
+        read_class_file(path)
+
+
+def test_noise_is_marked_and_goes_to_review(nnunet: Path, trained_results: Path, tmp_path: Path) -> None:
+    source = toy.trained_folder(trained_results, toy.STAGE1)
+    output = nnunet / toy.DATASET / f"{TRAINER}__{toy.PLANS}__3d_fullres"
+    output.parent.mkdir(parents=True)
+    fit_head(source, output, backend="torch", device="cpu", resamples=0)
+    write_volume(tmp_path / "in" / "new_000_0000.nii.gz", toy.toy_volume(100)[0])
+    noise = np.random.default_rng(0).integers(-3000, 3000, toy.SHAPE).astype(np.int16)
+    write_volume(tmp_path / "in" / "noise_0000.nii.gz", noise)
+    predictor = nnunet_3dct.Predictor(output, device="cpu", backend="torch", tta="none", abstain=0.01)
+    result = predictor.predict_folder(tmp_path / "in", tmp_path / "out")
+    assert "noise" in result.unusual and "noise" in result.review
+    manifest = json.loads((tmp_path / "out" / "prediction_manifest.json").read_text())
+    assert manifest["unusual"] == result.unusual
