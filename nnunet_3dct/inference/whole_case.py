@@ -60,10 +60,12 @@ class WholeCaseRecord:
             covariates: of the patient; None where all are missing or the head knows none.
         """
         merged = self.head.merge(torch.stack(self._pooled), torch.tensor(self._shares, dtype=torch.float64))
-        image = image[: self.head.channels]
-        measured = measure_case(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
-        encoded = self.head.encode_covariates(covariates)
-        return torch.cat([merged, torch.from_numpy(measured), torch.from_numpy(encoded)])
+        parts = [merged]
+        if self.head.measures:
+            image = image[: self.head.channels]
+            measured = measure_case(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
+            parts.append(torch.from_numpy(measured))
+        return torch.cat([*parts, torch.from_numpy(self.head.encode_covariates(covariates))])
 
     def result(self, columns: Tensor, passes_per_window: int) -> CaseClass:
         """The class.

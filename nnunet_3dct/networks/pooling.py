@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -91,8 +92,8 @@ def merge_windows(pooled: Tensor, shares: Tensor, spec: FeatureSpec) -> Tensor:
 
 def stage_columns(spec: FeatureSpec) -> list[slice]:
     """Where each stage lies in the pooled features, encoder first: mean, spread and mean over the patch in a row."""
-    ends = torch.tensor([3 * width for width in (*spec.encoder_channels, *spec.decoder_channels)]).cumsum(0).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    ends = itertools.accumulate((3 * width for width in (*spec.encoder_channels, *spec.decoder_channels)), initial=0)
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 @torch.no_grad()

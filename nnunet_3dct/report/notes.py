@@ -23,7 +23,8 @@ def warnings(cohort: Cohort) -> list[str]:
     reviewed = [case.name for case in cohort.cases if case.classified and case.classified.review]
     if reviewed:
         found.append(
-            f"{_cases(len(reviewed))} marked for review, the class being uncertain or the case unusual: {listing(reviewed, SHOWN)}"
+            f"{_cases(len(reviewed))} marked for review, the class being uncertain or the case unusual: "
+            f"{listing(reviewed, SHOWN)}"
         )
     if cohort.segmentation:
         for name in cohort.structures:

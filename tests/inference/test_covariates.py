@@ -17,6 +17,7 @@ from nnunet_3dct.formats.clinical import ClinicalTable
 from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
 from nnunet_3dct.inference import Predictor
 from nnunet_3dct.inference.model import TrainedModel
+from nnunet_3dct.inference.windows import AboutCase
 from nnunet_3dct.networks.heads import FeatureSpec, register_head
 from nnunet_3dct.networks.heads.grid import GridHead
 from tests import toy
@@ -72,11 +73,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     given: Seen = []
     sound = TrainedModel.predict
 
-    def predict(self: TrainedModel, data: torch.Tensor, covariates: Mapping[str, Any] | None = None) -> Any:
+    def predict(self: TrainedModel, data: torch.Tensor, about: AboutCase) -> Any:
+        covariates = about.covariates
         heads = [backend.network.cls_head for backend in self.backends]
         fitted = [CovariateEncoding.from_dict(h.options["covariates"]) for h in heads if "covariates" in h.options]
         given.append((covariates, [e.encode(covariates).tolist() for e in fitted]))
-        return sound(self, data, covariates)
+        return sound(self, data, about)
 
     monkeypatch.setattr(TrainedModel, "predict", predict)
     return given

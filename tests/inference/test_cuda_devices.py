@@ -16,6 +16,7 @@ from nnunet_3dct.inference.backends.torch_backend import TorchBackend
 from nnunet_3dct.inference.ensemble import Ensemble
 from nnunet_3dct.inference.explanation import WindowExplainer
 from nnunet_3dct.inference.resampling import plan_resampling, resample, resample_in_slabs
+from nnunet_3dct.inference.whole_case import WholeCaseRecord
 from nnunet_3dct.networks.heads import head_names
 from nnunet_3dct.networks.target import argmax_labels
 from tests.inference.test_backends import network
@@ -44,6 +45,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     gaussian = lambda size, device=CPU, dtype=torch.half, **_: torch.ones(size, device=device, dtype=dtype)  # noqa: E731
     monkeypatch.setattr(ClassRecord, "result", result)
+    monkeypatch.setattr(WholeCaseRecord, "result", lambda record, columns, passes: result(record))  # type: ignore[arg-type]
     monkeypatch.setattr(windows_module, "compute_gaussian", gaussian)  # keeps what it made for the next test
     # autograd's engine asks CUDA for its streams
     monkeypatch.setattr(torch.autograd, "grad", lambda value, leaves, allow_unused: [*map(torch.ones_like, leaves)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +20,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, number: int) -> N
     """The network fails at the case of that number, and at all after it."""
     calls, predict = [], ensemble.Ensemble.predict
 
-    def watched(self: ensemble.Ensemble, data: torch.Tensor) -> ensemble.NetworkOutput:
+    def watched(self: ensemble.Ensemble, data: torch.Tensor, *about: Any) -> ensemble.NetworkOutput:
         calls.append(None)
         if len(calls) >= number:
             raise error
-        return predict(self, data)
+        return predict(self, data, *about)
 
     monkeypatch.setattr(ensemble.Ensemble, "predict", watched)
 

@@ -77,6 +77,7 @@ class CaseHead(WholeCaseHead):
         self.target_channels = list(target_channels)
         self.regions = regions
         self.channels = channels
+        self.measures = bool(measured)
         self.gradient = gradient
         self.encoding = CovariateEncoding.from_dict(covariates) if covariates else None
         self.layout = CaseLayout.of(spec, measured, self.encoding.names if self.encoding else ())
