@@ -303,7 +303,12 @@ def test_balanced_sampler_replaces_the_weights_of_the_trainer_but_not_those_of_t
     assert trainer.class_weight is None
     assert "none in place of the trainer's balanced ones, since the sampler is balanced" in log
     fitted: list[Any] = []
-    monkeypatch.setattr(fit_head, "refit", lambda head, pool, classes, weights, gather: fitted.append(weights))
+
+    def refit(head: Any, columns: Any, known: Any, weights: Any, gather: Any) -> fit_head.Refit:
+        fitted.append(weights)
+        return fit_head.Refit("watched")
+
+    monkeypatch.setattr(fit_head, "refit", refit)
     trainer.fit_head_to_volumes()
     assert fitted == ["balanced"]  # of whole volumes each counts once, whatever the sampler does
     assert trainer.settings_in_force()["NNUNETV2_MT_CLASS_WEIGHTS"] == "none"
