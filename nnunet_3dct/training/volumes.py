@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
 from nnunet_3dct.inference.backends.torch_backend import TorchBackend
+from nnunet_3dct.inference.ensemble import Ensemble
 from nnunet_3dct.inference.recording import Recorder, RecordingNetwork, RecordingPredictor
 from nnunet_3dct.inference.windows import NOTHING, AboutCase, Windows
 from nnunet_3dct.networks.heads.base import WholeCaseHead
@@ -102,10 +103,11 @@ class VolumeRunner:
 
     def _whole_cases(self, cases: list[str], what: str) -> Iterator[tuple[str, CaseClass]]:
         volumes, lines = self.volumes_of(cases), Lines(self.say)
-        with self._evaluating(), torch.inference_mode():
+        with self._evaluating():
             backend = TorchBackend(self.network, self.device, compile_network=False)
+            network = Ensemble([backend], self.windows, on_message=self.say)  # runs a case in less memory if it has to
             for number, (case, image) in enumerate(volumes):
-                yield case, self.windows.predict(backend, image, 1, self.device, volumes.about(case))[1]
+                yield case, network.predict(image, volumes.about(case)).case_class
                 lines.offer(f"{what} of whole volumes: {number + 1} of {len(volumes)} cases")
 
     def _over(

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from nnunet_3dct.inference import ensemble
+from nnunet_3dct.inference.backends.torch_backend import TorchBackend
 from nnunet_3dct.upstream import nnUNetPredictor
 from tests import toy
 
@@ -69,15 +72,29 @@ def test_final_validation_gives_the_classes_of_an_unbroken_one(
 
 
 def test_score_of_an_epoch_and_features_of_the_last_fit_are_those_of_unbroken_cases(
-    nnunet: Path, request: pytest.FixtureRequest
+    nnunet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = toy.get_trainer(LESION)
     trainer.on_train_start()
     runner = trainer.volume_runner()
-    classes, features = runner.classify(toy.VALIDATION), runner.pool(toy.TRAINING, [(), (0,)])
-    failures = request.getfixturevalue("failing_first_attempts")
-    assert runner.classify(toy.VALIDATION) == classes
-    again = runner.pool(toy.TRAINING, [(), (0,)])
-    assert failures == [len(toy.VALIDATION) + 2 * len(toy.TRAINING)]
-    for case, rows in features.items():
-        np.testing.assert_allclose(again[case], rows, rtol=1e-6)
+    classes, features = runner.classify(toy.VALIDATION), runner.columns(toy.TRAINING)
+    calls, run_windows = [0], TorchBackend.__call__
+
+    def short_of_memory(self: TorchBackend, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run_windows(self, *args)
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(TorchBackend, "__call__", short_of_memory)
+    monkeypatch.setattr(ensemble, "ways_to_run", lambda *_: [(2, cpu), (1, cpu)])
+    again = runner.classify(toy.VALIDATION)
+    assert calls[0] > 3 and again.keys() == classes.keys()
+    for case, found in classes.items():
+        np.testing.assert_allclose(again[case].probs, found.probs, rtol=1e-5)
+        assert again[case].windows == found.windows
+    calls[0] = 0
+    for case, row in runner.columns(toy.TRAINING).items():
+        np.testing.assert_allclose(row, features[case], rtol=1e-4, atol=1e-5)
+    assert calls[0] > 3
