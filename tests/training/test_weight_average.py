@@ -210,9 +210,12 @@ def test_interrupted_training_reaches_the_average_and_the_weights_of_an_unbroken
     found, expected = (load(Path(f) / "checkpoint_final.pth") for f in (folder, unbroken.output_folder))
     for part in {"network_weights", "cls_head_state"} & expected.keys():
         assert equal(found[part], expected[part]), part
-    assert found["mt_weight_average"].keys() == expected["mt_weight_average"].keys()
-    assert found["mt_weight_average"]["updates"] == 4
-    assert equal(found["mt_weight_average"]["trained_weights"], expected["mt_weight_average"]["trained_weights"])
+    if name == LESION:  # training is over once the head is fitted: there is nothing to go on with
+        assert "mt_weight_average" not in found and "mt_weight_average" not in expected
+    else:
+        assert found["mt_weight_average"].keys() == expected["mt_weight_average"].keys()
+        assert found["mt_weight_average"]["updates"] == 4
+        assert equal(found["mt_weight_average"]["trained_weights"], expected["mt_weight_average"]["trained_weights"])
     for key in ("train_losses", "val_losses", "ema_fg_dice"):
         assert found["logging"][key] == expected["logging"][key], key
 
@@ -307,9 +310,9 @@ def test_compiled_network_is_averaged_as_one_that_is_not(
 
 def test_two_processes_have_one_average(nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(EMA, "0.7")
-    two_processes.run(two_processes.averages_of_a_training, LESION, tmp_path)
+    two_processes.run(two_processes.averages_of_a_training, SUM, tmp_path)
     first, second = (torch.load(tmp_path / f"rank_{n}.pth") for n in range(2))
-    final = load(toy.trained_folder(nnunet, LESION) / "fold_0" / "checkpoint_final.pth")
+    final = load(toy.trained_folder(nnunet, SUM) / "fold_0" / "checkpoint_final.pth")
     assert equal(first["average"], second["average"]) and equal(first["trained"], second["trained"])
     assert not equal(first["average"], first["trained"])
     assert equal({k: first["average"][k] for k in final["network_weights"]}, final["network_weights"])
