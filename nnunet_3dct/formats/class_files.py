@@ -406,7 +406,7 @@ def _header(predictions: Mapping[str, ClassPrediction], folder: Path) -> list[st
         )
     number = next(iter(numbers)) or 0
     names = next(iter(predictions.values())).class_names
-    fitting = names is not None and len({*names, UNUSUAL}) - 1 == len(names) == number and all(map(str.strip, names))
+    fitting = names is not None and len({*names}) == len(names) == number and all(name.strip() for name in names)
     return list(names) if names is not None and fitting else [f"class_{k}" for k in range(number)]
 
 

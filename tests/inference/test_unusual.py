@@ -155,7 +155,8 @@ def test_class_that_is_called_unusual_keeps_its_column(tmp_path: Path) -> None:
     write_class_tables(tmp_path, ["a"], ".nii.gz")
     (tmp_path / "a_classification.json").unlink()
     read, _ = read_predictions(tmp_path)
-    assert read["a"].label == 1 and read["a"].unusual == ("noise",) and read["a"].num_classes == 2
+    assert read["a"].label == 1 and read["a"].unusual == ("noise",)
+    assert read["a"].class_names == ("Benign", "Unusual")
 
 
 @pytest.fixture(scope="module")

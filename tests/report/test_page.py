@@ -204,14 +204,17 @@ def test_unusual_cases_are_marked_and_named_with_how(inputs):
     remarks = ["spacing 6 x 1 x 1 mm", "features <far>"]
     inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=remarks, review=True)
     inputs.class_json("case_4", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=[basis], without_basis=basis)
+    inputs.class_json("case_5", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=["noise", basis], without_basis=basis)
     html = inputs.html()
     page = Page(html)
-    assert "1 case unlike the training cases: case_3 (spacing 6 x 1 x 1 mm; features <far>)" in page.text
+    named = "case_3 (spacing 6 x 1 x 1 mm; features <far>), case_5 (noise)"
+    assert f"2 cases unlike the training cases: {named}" in page.text
     assert (
         "<far>" not in html and page.text.count("Unlike the training cases: spacing 6 x 1 x 1 mm; features <far>") == 1
     )
     assert page.row("case_3", "Case")[1].split()[1:] == ["review", "unusual"] and review not in page.text
-    assert "unusual" not in page.row("case_4", "Case")[1] and page.text.count("Unlike the training cases:") == 1
+    assert "unusual" not in page.row("case_4", "Case")[1] and page.text.count("Unlike the training cases:") == 2
+    assert page.text.count("Unlike the training cases: noise") == 1 and page.text.count(f"noise; {basis}") == 0
 
 
 def test_reasons_are_listed_with_share_value_and_what_is_typical(inputs):
