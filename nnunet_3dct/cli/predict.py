@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--explain", action="store_true", help="also write where the evidence for the predicted class lies "
         "(evidence/<case>, 0 to 1); takes one more pass over each window that has a say in the class")  # fmt: skip
     add("--abstain", type=float, metavar="P", help="mark cases whose highest class probability is below P for review "
-        "(\"review\": true in their JSON, a list at the end)")  # fmt: skip
+        "(\"review\": true in their JSON, a list at the end), and those unlike the training cases")  # fmt: skip
     add("--clinical", type=Path, metavar="CSV", help="table of the cases' covariates (Names,age,sex), for a model that "
         "was trained with some")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
@@ -202,7 +202,8 @@ def _tell(result: FolderResult, args: argparse.Namespace) -> None:
         cases = listing([f"{case} ({p:.2f})" for case, p in sorted(result.review.items())])
         print(f"For review, highest class probability below {args.abstain:g} or unlike the training cases: {cases}")
     if result.unusual:
-        print(f"Unlike the training cases: {listing(sorted(result.unusual))}")
+        of = len(result.predicted) + len(result.kept)
+        print(f"Unlike the training cases, {len(result.unusual)} of {of}: {listing(sorted(result.unusual))}")
     if result.without_basis:
         print(f"Class without basis: {listing(sorted(result.without_basis))}")
     if result.failed:

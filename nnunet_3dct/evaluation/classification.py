@@ -12,7 +12,7 @@ from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.evaluation.bootstrap import class_intervals, draw_counts, percentile_interval, resampled_metrics
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.classified_cases import ClassifiedCases, classified_cases
-from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs
+from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs, unusual_cases
 from nnunet_3dct.formats.class_files import ClassPrediction, read_predictions
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
@@ -67,7 +67,8 @@ def evaluate_classification(
     folder = Path(predictions)
     found, source = read_predictions(folder)
     metrics = evaluate_predictions(found, load_class_labels(Path(labels)), class_names, resamples=resamples, seed=seed)
-    metrics["warnings"] = [*mixed_runs(found, folder), *cases_without_basis(found), *metrics["warnings"]]
+    doubts = [*mixed_runs(found, folder), *cases_without_basis(found), *unusual_cases(found)]
+    metrics["warnings"] = [*doubts, *metrics["warnings"]]
     metrics["source"] = source
     return metrics
 

@@ -62,6 +62,18 @@ def cases_without_basis(predictions: Mapping[str, ClassPrediction]) -> list[str]
     return [f"the class of {_cases(len(reasons))} is without basis: {listing(shown, SHOWN)}"]
 
 
+def unusual_cases(predictions: Mapping[str, ClassPrediction]) -> list[str]:
+    """A line that names the cases that the predictor calls unlike the training cases, and in which way.
+
+    What :func:`cases_without_basis` says of a case is not said twice.
+    """
+    remarks = {case: [text for text in p.unusual if text != p.without_basis] for case, p in predictions.items()}
+    shown = [f"{case} ({'; '.join(texts)})" for case, texts in remarks.items() if texts]
+    if not shown:
+        return []
+    return [f"{_cases(len(shown))} unlike the training cases: {listing(shown, SHOWN)}"]
+
+
 def part_of(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The object under ``key``, empty where there is none."""
     value = manifest.get(key)

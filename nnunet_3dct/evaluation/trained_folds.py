@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_3dct.errors import CheckpointError, EvaluationError, listing
 from nnunet_3dct.evaluation.out_of_fold import FoldPredictions, read_out_of_fold
-from nnunet_3dct.evaluation.provenance import cases_without_basis
+from nnunet_3dct.evaluation.provenance import cases_without_basis, unusual_cases
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.checkpoint_values import started_from
 from nnunet_3dct.formats.class_files import ClassPrediction
@@ -117,4 +117,5 @@ def _warnings(folds: Sequence[FoldPredictions], splits: Splits) -> list[str]:
                 f"fold {fold.fold} started from {start.get('path')} of fold {start.get('fold')}, a network that has "
                 "seen validation cases of this fold if both share their splits: its scores are too good"
             )
-    return [*warnings, *cases_without_basis({c: p for fold in folds for c, p in fold.predictions.items()})]
+    predictions = {case: prediction for fold in folds for case, prediction in fold.predictions.items()}
+    return [*warnings, *cases_without_basis(predictions), *unusual_cases(predictions)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,16 +189,31 @@ def _unusual(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 
 def _reasons(content: Mapping[str, Any], path: Path) -> tuple[Reason, ...]:
     found = content.get("reasons", [])
-    kinds = {"feature": str, "words": str, "speaks": str, "share": float | int}
-    whole = isinstance(found, list) and all(
-        isinstance(reason, dict) and all(isinstance(reason.get(key), kind) for key, kind in kinds.items())
-        for reason in found
-    )
-    if not whole:
-        raise EvaluationError(
-            f"{path}: expected reasons with {listing(list(kinds))}, found {str(found)[:80]!r}. Predict the case again."
-        )
+    for reason in found if isinstance(found, list) else [found]:
+        if not _is_reason(reason):
+            raise EvaluationError(
+                f"{path}: expected reasons with feature, words, speaks (for or against), share (0 to 1) and, where "
+                f"they have one, value and typical as numbers, found {str(reason)[:80]!r}. Predict the case again."
+            )
     return tuple(found)
+
+
+def _is_reason(reason: object) -> bool:
+    if not isinstance(reason, dict):
+        return False
+    texts = [reason.get("feature"), reason.get("words"), reason.get("unit", "")]
+    measured = [reason[key] for key in ("value", "typical") if reason.get(key) is not None]
+    share = reason.get("share", -1)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and reason.get("speaks") in ("for", "against")
+        and all(_is_number(value) for value in (share, *measured))
+        and bool(0 <= share <= 1 + SUM_TOLERANCE)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_predictions(folder: Path) -> tuple[dict[str, ClassPrediction], str]:
@@ -241,7 +257,7 @@ def _from_probabilities_csv(path: Path) -> dict[str, ClassPrediction]:
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read: {error}.") from error
     header = rows[0].cells if rows else ()
-    last = len(header) - 1 if header[-1:] == (UNUSUAL,) else len(header)
+    last = len(header) - 1 if _ends_with_remarks(header, [row.cells for row in rows[1:]]) else len(header)
     if header[:1] != ("Names",) or last < 3:
         found = ",".join(header) or "an empty file"
         raise EvaluationError(f"{path}: expected the header Names,<class>,<class>,..., found {found}.")
@@ -264,6 +280,19 @@ def _from_probabilities_csv(path: Path) -> dict[str, ClassPrediction]:
             unusual=tuple(text for text in row.cells[last:] if text),
         )
     return predictions
+
+
+def _ends_with_remarks(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the last column says what is unusual; a class may have that name too, then it holds probabilities."""
+    return header[-1:] == (UNUSUAL,) and not (rows and all(_reads_as_number(row[-1]) for row in rows))
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def class_file(

@@ -20,6 +20,15 @@ FAR = 0.25  # of the training cases' range, beyond it
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A covariate of a case beside the training cases, in words; the values of a number in its own unit."""
+
+    words: str
+    value: float | None = None
+    typical: float | None = None
+
+
+@dataclass(frozen=True)
 class NumberColumn:
     """A covariate that is a number: ``(value - mean) / spread``, 0 where it is missing.
 
@@ -62,6 +71,15 @@ class NumberColumn:
         """The numbers for a value."""
         number = 0.0 if value is None else (float(value) - self.mean) / self.spread
         return [number, *([float(value is None)] if self.flags_missing else [])]
+
+    def in_words(self, name: str, number: float, usual: float) -> Comparison:
+        """See :meth:`CovariateEncoding.in_words`."""
+        if name != self.name:
+            return Comparison(f"{name}" if number > usual else f"{self.name} known")
+        if number == 0:  # as where it is missing
+            return Comparison(f"average {name}")
+        value, typical = (z * self.spread + self.mean for z in (number, usual))
+        return Comparison(f"{'higher' if number > usual else 'lower'} {name}", value, typical)
 
     def remark(self, value: Value) -> str | None:
         """What is unusual about a value, None for nothing."""
@@ -111,6 +129,10 @@ class CategoryColumn:
         """The numbers for a value."""
         own = [float(_same(value, category)) for category in self.categories]
         return [*own, *([float(any(_same(value, category) for category in self.rare))] if self.rare else [])]
+
+    def in_words(self, name: str, number: float, usual: float) -> Comparison:
+        """See :meth:`CovariateEncoding.in_words`."""
+        return Comparison(name if number > usual else name.replace(" = ", " is not stated as ", 1))
 
     def remark(self, value: Value) -> str | None:
         """What is unusual about a value, None for nothing."""
@@ -209,6 +231,17 @@ class CovariateEncoding:
         """What is unusual: categories that no training case has, numbers far outside the training cases' range."""
         found = [column.remark((values or {}).get(column.name)) for column in self.columns]
         return [remark for remark in found if remark is not None]
+
+    def in_words(self, name: str, number: float, usual: float) -> Comparison:
+        """Say what a number of the vector means.
+
+        Args:
+            name: one of :attr:`names`.
+            number: of a case.
+            usual: mean of the training cases.
+        """
+        column = next(column for column in self.columns if name in column.names)
+        return column.in_words(name, number, usual)
 
     def missing(self, values: Mapping[str, Value] | None) -> list[str]:
         """Covariates without a value."""

@@ -40,7 +40,7 @@ class Manifest(TypedDict):
         earlier_files: failed cases whose files in the folder are of an earlier run; the tables leave them out.
         tracebacks: case -> where an unexpected error came from.
         left_out: file or case of the image folder -> why it is in no case.
-        review: case -> highest class probability, of those below the threshold.
+        review: case -> highest class probability, of those below the threshold or unlike the training cases.
         without_basis: case -> why its class rests on nothing.
         unusual: case -> in which way it is unlike the training cases.
         seconds: see :class:`Seconds`.

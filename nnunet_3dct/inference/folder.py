@@ -137,12 +137,16 @@ def _kept(cases: Sequence[CaseImages], writer: CaseWriter, on_message: Message) 
 
 
 def _add_kept(outcome: Outcome, kept: Sequence[str], class_folder: Path, model: TrainedModel) -> None:
-    """What the class files of kept cases say, with the mark for review that today's threshold asks for."""
+    """What the class files of kept cases say, with the mark for review that today's threshold asks for.
+
+    As in :func:`~nnunet_3dct.inference.case.predict`, cases that are unlike the training cases are marked whatever
+    their probability.
+    """
     threshold = model.options.abstain
     for case in kept:
         content = read_json(class_file_path(class_folder, case), "Class file", EvaluationError)
         highest = max(content["probs"])
-        review = None if threshold is None else highest < threshold
+        review = None if threshold is None else highest < threshold or bool(content.get("unusual"))
         if content.get("review") != review:
             content.pop("review", None)
             if review is not None:

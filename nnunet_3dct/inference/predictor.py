@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK
 
 from nnunet_3dct.errors import ImageError
-from nnunet_3dct.formats.class_files import ClassFile
+from nnunet_3dct.formats.class_files import ClassFile, Reason
 from nnunet_3dct.formats.clinical_columns import Kind
 from nnunet_3dct.formats.geometry import Geometry, image_geometry
 from nnunet_3dct.inference import case as case_path
@@ -45,7 +45,8 @@ class Prediction:
         seconds: spent in ``preprocess``, ``network`` and ``export``.
         geometry: grid of the input; None for an array.
         evidence: where it speaks for the class, ``(Z, Y, X)``, 0 to 1, with ``explain=True``.
-        review: whether the highest probability is below the threshold ``abstain``; None without one.
+        review: whether the highest probability is below the threshold ``abstain`` or the case is unlike the training
+            cases; None without a threshold.
 
     Examples:
         >>> from nnunet_3dct import Predictor
@@ -68,6 +69,16 @@ class Prediction:
     def without_basis(self) -> str | None:
         """Why the class rests on nothing, such as an image without content; None if it does not."""
         return self.class_file.get("without_basis")
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """In which way the case is unlike the training cases; empty where nothing is unusual."""
+        return tuple(self.class_file.get("unusual", ()))
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Which features spoke for and against the class, the weightiest first; empty for heads that do not tell."""
+        return tuple(self.class_file.get("reasons", ()))
 
     def image(self) -> SimpleITK.Image:
         """The segmentation with the geometry of the input image.

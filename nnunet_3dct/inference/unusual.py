@@ -83,4 +83,4 @@ def unfamiliar_features(heads: Sequence[CaseHead], columns: Sequence[Tensor]) ->
 
 
 def _mm(values: np.ndarray) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
+    return " x ".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.evaluation.classified_cases import check_predictions
-from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs
+from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs, unusual_cases
 from nnunet_3dct.formats.class_files import ClassPrediction, Reason, has_class_predictions, read_predictions
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
@@ -38,6 +38,11 @@ class ClassOfCase:
     without_basis: str | None = None
     unusual: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is unusual, but for what :attr:`without_basis` says already."""
+        return [text for text in self.unusual if text != self.without_basis]
 
     @property
     def correct(self) -> bool | None:
@@ -107,7 +112,11 @@ def read_class_results(options: ReportOptions, cases: Collection[str]) -> ClassR
         )
         for case, prediction in predictions.items()
     }
-    doubts = [*mixed_runs(predictions, options.predictions), *cases_without_basis(predictions)]  # manifests lie there
+    doubts = [
+        *mixed_runs(predictions, options.predictions),  # where the manifests lie
+        *cases_without_basis(predictions),
+        *unusual_cases(predictions),
+    ]
     return ClassResults(names, by_case, metrics, doubts)
 
 

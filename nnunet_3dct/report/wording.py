@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
+
+from nnunet_3dct.formats.class_files import Reason
 
 NONE = "–"
 
@@ -40,10 +42,11 @@ def title(name: str) -> str:
     return name.replace("_", " ")
 
 
-def measured(reason: Mapping[str, Any], key: str) -> str:
+def measured(reason: Reason, key: Literal["value", "typical"]) -> str:
     """A measurement with its unit, as ``-210 HU``; a dash where there is none."""
     value = reason.get(key)
     if value is None:
         return NONE
-    unit = {"": "", "cm2": " cm²"}.get(reason.get("unit", ""), f" {reason.get('unit', '')}")
-    return f"{value:.0f}{unit}" if abs(value) >= 100 else f"{value:.3g}{unit}"
+    unit = reason.get("unit", "").replace("cm2", "cm²")
+    digits = 0 if abs(value) >= 100 or unit == "HU" else 1 if abs(value) >= 10 else 2
+    return f"{number(value, digits)} {unit}".strip()

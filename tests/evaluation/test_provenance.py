@@ -96,6 +96,19 @@ def test_classes_without_basis_are_named_with_the_reason(tmp_path, capsys):
     assert f"warning: {warning}" in capsys.readouterr().out
 
 
+def test_unusual_cases_are_named_with_how_they_are_and_nothing_is_said_twice(tmp_path, capsys):
+    basis = "no voxel of the target was found"
+    write_case(tmp_path / "p", "odd", probs=[0.6, 0.4], unusual=["spacing 9 mm", "far off"])
+    write_case(tmp_path / "p", "blank", probs=[0.6, 0.4], unusual=[basis], without_basis=basis)
+    write_case(tmp_path / "p", "sound", probs=[0.6, 0.4], unusual=[])
+    labels = write_labels(tmp_path, {"odd": 0, "blank": 1, "sound": 1})
+    main([str(tmp_path / "p"), str(labels), "--bootstrap", "0"])
+    warnings = strict_json(tmp_path / "p" / "classification_metrics.json")["warnings"]
+    line = "1 case unlike the training cases: odd (spacing 9 mm; far off)"
+    assert warnings[:2] == [f"the class of 1 case is without basis: blank ({basis})", line]
+    assert f"warning: {line}" in capsys.readouterr().out
+
+
 def test_files_that_a_failed_case_kept_of_an_earlier_run_are_named(tmp_path):
     assert folder(tmp_path, [RUN] * 3, RUN) == []
     manifest = tmp_path / "predictions" / "prediction_manifest.json"

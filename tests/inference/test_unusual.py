@@ -18,6 +18,7 @@ from nnunet_3dct.inference.unusual import SeenSizes, unfamiliar_features
 from nnunet_3dct.networks.familiarity import fit_familiarity
 from nnunet_3dct.training.fitted_model import TRAINER, fit_head
 from tests import toy
+from tests.inference.predicting import reports, run
 from tests.training.test_fit_head import fitted, problem
 from tests.utils import write_volume
 
@@ -40,7 +41,7 @@ def test_spacing_and_extent_outside_what_was_seen_are_told(tmp_path: Path) -> No
     (thick,) = seen.remarks(properties((6, 1, 1), (15, 110, 85)), (0, 1, 2))
     assert thick.startswith("spacing 6 x 1 x 1 mm") and "2 x 1 x 1 to 3 x 1 x 1" in thick
     (long,) = seen.remarks(properties((2.5, 1, 1), (400, 110, 85)), (0, 1, 2))
-    assert long.startswith("extent 1e+03 x 110 x 85 mm")
+    assert long.startswith("extent 1000 x 110 x 85 mm")
 
 
 def test_sizes_follow_the_axes_of_the_network(tmp_path: Path) -> None:
@@ -111,7 +112,33 @@ def test_class_file_and_tables_hold_what_is_unusual(tmp_path: Path) -> None:
     np.testing.assert_allclose(read["a"].probabilities, [0.2, 0.8])
 
 
-@pytest.mark.parametrize("content", [{"unusual": "noise"}, {"unusual": [1]}, {"reasons": [{"feature": "x"}]}])
+REASON = {"feature": "mean", "words": "denser", "speaks": "for", "share": 0.5, "value": -210.5, "typical": None}
+
+
+def test_class_file_gives_back_what_is_unusual_and_the_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "a_classification.json"
+    path.write_text(json.dumps({"probs": [0.5, 0.5], "unusual": ["noise"], "reasons": [REASON]}))
+    found = read_class_file(path)
+    assert found.unusual == ("noise",) and found.reasons == (REASON,)
+    path.write_text(json.dumps({"probs": [0.5, 0.5]}))
+    assert read_class_file(path).unusual == read_class_file(path).reasons == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"unusual": "noise"},
+        {"unusual": [1]},
+        {"reasons": {}},
+        {"reasons": ["denser"]},
+        {"reasons": [{"feature": "x"}]},
+        *({"reasons": [REASON, {**REASON, **change}]} for change in (
+            {"share": "0.5"}, {"share": 1.5}, {"share": -0.1}, {"share": True}, {"share": float("nan")},
+            {"speaks": "maybe"}, {"speaks": []}, {"value": "high"}, {"typical": float("inf")}, {"unit": 3},
+            {"words": None},
+        )),
+    ],
+)  # fmt: skip
 def test_malformed_remarks_are_refused(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "a_classification.json"
     path.write_text(json.dumps({"probs": [0.5, 0.5], **content}))
@@ -119,16 +146,90 @@ def test_malformed_remarks_are_refused(tmp_path: Path, content: dict[str, object
         read_class_file(path)
 
 
-def test_noise_is_marked_and_goes_to_review(nnunet: Path, trained_results: Path, tmp_path: Path) -> None:
-    source = toy.trained_folder(trained_results, toy.STAGE1)
-    output = nnunet / toy.DATASET / f"{TRAINER}__{toy.PLANS}__3d_fullres"
+def test_class_that_is_called_unusual_keeps_its_column(tmp_path: Path) -> None:
+    (tmp_path / "subtype_probabilities.csv").write_text("Names,Benign,Unusual\na,0.2,0.8\nb,0.7,0.3\n")
+    read, _ = read_predictions(tmp_path)
+    assert [read[case].label for case in "ab"] == [1, 0] and read["a"].class_names == ("Benign", "Unusual")
+    content = {**class_file([0.2, 0.8], ["Benign", "Unusual"]), "unusual": ["noise"]}
+    (tmp_path / "a_classification.json").write_text(json.dumps(content))
+    write_class_tables(tmp_path, ["a"], ".nii.gz")
+    (tmp_path / "a_classification.json").unlink()
+    read, _ = read_predictions(tmp_path)
+    assert read["a"].label == 1 and read["a"].unusual == ("noise",)
+    assert read["a"].class_names == ("Benign", "Unusual")
+
+
+@pytest.fixture(scope="module")
+def fitted_results(toy_root: Path, trained_results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``nnUNet_results`` with a case head fitted to the toy's stage 1; read only."""
+    results = tmp_path_factory.mktemp("fitted")
+    output = results / toy.DATASET / f"{TRAINER}__{toy.PLANS}__3d_fullres"
     output.parent.mkdir(parents=True)
-    fit_head(source, output, backend="torch", device="cpu", resamples=0)
-    write_volume(tmp_path / "in" / "new_000_0000.nii.gz", toy.toy_volume(100)[0])
-    noise = np.random.default_rng(0).integers(-3000, 3000, toy.SHAPE).astype(np.int16)
-    write_volume(tmp_path / "in" / "noise_0000.nii.gz", noise)
-    predictor = nnunet_3dct.Predictor(output, device="cpu", backend="torch", tta="none", abstain=0.01)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, folder in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed")):
+            environment.setenv(name, str(toy_root / folder))
+        environment.setenv("nnUNet_results", str(results))
+        fit_head(toy.trained_folder(trained_results, toy.STAGE1), output, backend="torch", device="cpu", resamples=0)
+    return results
+
+
+@pytest.fixture
+def fitted_model(nnunet: Path, fitted_results: Path) -> Path:
+    """A copy in this test's own ``nnUNet_results``."""
+    return toy.copy_model(toy.trained_folder(fitted_results, TRAINER), nnunet)
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(-3000, 3000, toy.SHAPE).astype(np.int16)
+
+
+def inverted(image: np.ndarray) -> np.ndarray:
+    return (400 - image).astype(np.int16)
+
+
+def test_foreign_images_are_marked_and_ordinary_ones_mostly_not(fitted_model: Path) -> None:
+    predictor = nnunet_3dct.Predictor(fitted_model, device="cpu", backend="torch", tta="none")
+
+    def marked(image: np.ndarray) -> bool:
+        found = predictor(image, spacing=(1, 1, 1))
+        assert found.unusual == tuple(found.class_file.get("unusual", ()))
+        assert found.reasons == tuple(found.class_file["reasons"])
+        return any("features unlike" in text for text in found.unusual)
+
+    ordinary = [toy.toy_volume(100 + n)[0] for n in range(12)]
+    assert marked(noise())
+    assert sum(marked(image) for image in ordinary) <= 4  # six training cases tell little
+    assert sum(marked(inverted(image)) for image in ordinary) >= 10
+
+
+def test_image_of_another_spacing_is_told_by_the_command_with_its_number_and_name(
+    fitted_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = toy.toy_volume(100)[0]
+    write_volume(tmp_path / "in" / "coarse_0000.nii.gz", image, (2, 2, 2))
+    for n in range(2):
+        write_volume(tmp_path / "in" / f"new_{n}_0000.nii.gz", toy.toy_volume(100 + n)[0])
+    run(tmp_path / "in", tmp_path / "out", "-tr", TRAINER, "--disable_tta")
+    said, (manifest,) = capsys.readouterr().out, (tmp_path / "out").glob("prediction_manifest.json")
+    unusual = json.loads(manifest.read_text())["unusual"]
+    assert any(text.startswith("spacing 2 x 2 x 2 mm, training images 1 x 1 x 1") for text in unusual["coarse"])
+    assert f"Unlike the training cases, {len(unusual)} of 3: coarse" in said
+    assert "coarse: spacing 2 x 2 x 2 mm" in said
+    assert all("review" not in content for content in reports(tmp_path / "out").values())
+
+
+def test_unusual_case_goes_to_review_and_stays_there_when_it_is_kept(fitted_model: Path, tmp_path: Path) -> None:
+    write_volume(tmp_path / "in" / "noise_0000.nii.gz", noise())
+    predictor = nnunet_3dct.Predictor(fitted_model, device="cpu", backend="torch", tta="none", abstain=0.01)
     result = predictor.predict_folder(tmp_path / "in", tmp_path / "out")
-    assert "noise" in result.unusual and "noise" in result.review
+    assert list(result.unusual) == list(result.review) == ["noise"]
+    content = reports(tmp_path / "out")["noise"]
+    assert content["review"] is True and max(content["probs"]) > 0.01
+    again = predictor.predict_folder(tmp_path / "in", tmp_path / "out", continue_prediction=True)
+    assert again.kept == ["noise"] and again.review == result.review and again.unusual == result.unusual
+    assert reports(tmp_path / "out")["noise"] == content
     manifest = json.loads((tmp_path / "out" / "prediction_manifest.json").read_text())
-    assert manifest["unusual"] == result.unusual
+    assert manifest["unusual"] == result.unusual and manifest["review"] == result.review
+    plain = nnunet_3dct.Predictor(fitted_model, device="cpu", backend="torch", tta="none")
+    kept = plain.predict_folder(tmp_path / "in", tmp_path / "out", continue_prediction=True)
+    assert kept.review == {} and "review" not in reports(tmp_path / "out")["noise"]

@@ -199,6 +199,41 @@ def test_classes_without_basis_are_named_with_the_reason(inputs):
     assert page.text.count("Without basis: the image is constant") == 1
 
 
+def test_unusual_cases_are_marked_and_named_with_how(inputs):
+    basis, review = "no voxel of the target was found", "Review: the class is uncertain"
+    remarks = ["spacing 6 x 1 x 1 mm", "features <far>"]
+    inputs.class_json("case_3", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=remarks, review=True)
+    inputs.class_json("case_4", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=[basis], without_basis=basis)
+    inputs.class_json("case_5", probs=[0.4, 0.3, 0.3], num_classes=3, unusual=["noise", basis], without_basis=basis)
+    html = inputs.html()
+    page = Page(html)
+    named = "case_3 (spacing 6 x 1 x 1 mm; features <far>), case_5 (noise)"
+    assert f"2 cases unlike the training cases: {named}" in page.text
+    assert (
+        "<far>" not in html and page.text.count("Unlike the training cases: spacing 6 x 1 x 1 mm; features <far>") == 1
+    )
+    assert page.row("case_3", "Case")[1].split()[1:] == ["review", "unusual"] and review not in page.text
+    assert "unusual" not in page.row("case_4", "Case")[1] and page.text.count("Unlike the training cases:") == 2
+    assert page.text.count("Unlike the training cases: noise") == 1 and page.text.count(f"noise; {basis}") == 0
+
+
+def test_reasons_are_listed_with_share_value_and_what_is_typical(inputs):
+    reasons = [
+        {"feature": "mean in the core", "words": "denser core", "speaks": "for", "share": 0.312, "value": -210.4,
+         "typical": -560.2, "unit": "HU"},
+        {"feature": "surface", "words": "larger <surface>", "speaks": "against", "share": 0.2, "value": 12.34,
+         "typical": 3.456, "unit": "cm2"},
+        {"feature": "encoder 0", "words": "texture in the network's encoder 0", "speaks": "for", "share": 0.001},
+    ]  # fmt: skip
+    inputs.class_json("case_2", probs=[0.4, 0.3, 0.3], num_classes=3, reasons=reasons)
+    html = inputs.html()
+    page, heading = Page(html), "Compared with the training cases"
+    assert page.row("denser core", heading) == ["for", "31 %", "−210 HU", "−560 HU"]
+    assert page.row("larger <surface>", heading) == ["against", "20 %", "12.3 cm²", "3.46 cm²"]
+    assert page.row("texture in the network's encoder 0", heading) == ["for", "< 1 %", "–", "–"]
+    assert "<surface>" not in html and html.count("<h4>What spoke for the class</h4>") == 1
+
+
 def test_class_files_of_two_models_in_one_folder_are_named(inputs):
     for n, case in enumerate(inputs.cases):
         weights = "bbbb" if n == 4 else "aaaa"
