@@ -10,14 +10,10 @@ import numpy as np
 from nnunet_3dct.errors import EvaluationError, OutputError, SettingsError
 from nnunet_3dct.evaluation.comparison import check_same_cases
 from nnunet_3dct.formats.atomic import read_json
-from nnunet_3dct.formats.class_files import (
-    ClassFile,
-    ClassPrediction,
-    class_file,
-    read_predictions,
-    write_class_file,
-    write_class_tables,
-)
+from nnunet_3dct.formats.class_files import ClassFile, class_file, write_class_file
+from nnunet_3dct.formats.class_prediction import ClassPrediction
+from nnunet_3dct.formats.class_tables import write_class_tables
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from nnunet_3dct.paths import DATASET_FILE
 
 NIFTI = ".nii.gz"

@@ -13,10 +13,11 @@ from nnunet_3dct.evaluation.bootstrap import class_intervals, draw_counts, perce
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.classified_cases import ClassifiedCases, classified_cases
 from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs, unusual_cases
-from nnunet_3dct.formats.class_files import ClassPrediction, read_predictions
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
 from nnunet_3dct.formats.metrics_class import ClassificationMetrics, Interval
+from nnunet_3dct.formats.prediction_folders import read_predictions
 
 WIDE_INTERVAL = 0.1  # half-width above which a metric is called uncertain
 WATCHED = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auc_macro")  # of these

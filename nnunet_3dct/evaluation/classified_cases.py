@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_3dct.errors import EvaluationError, listing
-from nnunet_3dct.formats.class_files import ClassPrediction
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
 
 _REPORT_KEYS = {"accuracy", "macro avg", "weighted avg"}  # of scikit-learn's classification report
 

@@ -15,7 +15,6 @@ from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, class_metrics
 from nnunet_3dct.evaluation.classification import check_resampling
 from nnunet_3dct.evaluation.classified_cases import classified_cases
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
-from nnunet_3dct.formats.class_files import read_predictions
 from nnunet_3dct.formats.class_labels import load_class_labels
 from nnunet_3dct.formats.metrics_class import ClassComparison, ClassMetricName, McNemarTest, MetricDifference
 from nnunet_3dct.formats.metrics_segmentation import (
@@ -25,6 +24,7 @@ from nnunet_3dct.formats.metrics_segmentation import (
     SegmentationMetrics,
     StructureComparison,
 )
+from nnunet_3dct.formats.prediction_folders import read_predictions
 
 
 class Comparison(TypedDict):

@@ -16,9 +16,9 @@ from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
 from nnunet_3dct.evaluation.segmentation_summary import summarize_structure
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds, find_trained_folds
-from nnunet_3dct.formats.class_files import ClassPrediction
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
 from nnunet_3dct.formats.metrics_class import ClassificationMetrics
 from nnunet_3dct.formats.metrics_crossval import (
     CrossvalClassification,

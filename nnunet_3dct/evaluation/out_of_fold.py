@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_3dct.errors import EvaluationError, SettingsError, listing
-from nnunet_3dct.formats.class_files import (
-    CLASS_SUFFIX,
-    ClassPrediction,
-    class_file_path,
-    classified_in,
-    read_class_file,
-    read_predictions,
-)
+from nnunet_3dct.formats.class_files import CLASS_FILES, CLASS_SUFFIX, class_file_path, classified_in, read_class_file
+from nnunet_3dct.formats.class_prediction import ClassPrediction
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from nnunet_3dct.formats.splits_file import Splits
 
 SHOWN = 5
@@ -58,7 +53,7 @@ def read_out_of_fold(model: Path, splits: Splits, folds: Sequence[int] | None = 
         folds = [fold for fold in range(len(splits)) if classified_in(_folder(model, fold))]
         if not folds:
             raise EvaluationError(
-                f"{model}: expected a fold with validation/*{CLASS_SUFFIX}, found none. Train a fold to its end, or "
+                f"{model}: expected a fold with validation/{CLASS_FILES}, found none. Train a fold to its end, or "
                 "run nnUNetv2_train with --val."
             )
     read = [_read_fold(_folder(model, fold), fold, splits) for fold in folds]

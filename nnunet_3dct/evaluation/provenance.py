@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_3dct.errors import listing
-from nnunet_3dct.formats.class_files import ClassPrediction
+from nnunet_3dct.formats.class_prediction import ClassPrediction
 from nnunet_3dct.formats.manifest import read_manifests
 
 MODEL = ("model",)

@@ -11,8 +11,8 @@ from nnunet_3dct.evaluation.out_of_fold import FoldPredictions, read_out_of_fold
 from nnunet_3dct.evaluation.provenance import cases_without_basis, unusual_cases
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.checkpoint_values import started_from
-from nnunet_3dct.formats.class_files import ClassPrediction
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_names, read_dataset_labels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
 from nnunet_3dct.formats.splits_file import Splits, read_splits
 from nnunet_3dct.paths import DATASET_FILE, PREPROCESSED, nnunet_folder
 

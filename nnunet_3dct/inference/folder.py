@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.formats.atomic import read_json, write_json
-from nnunet_3dct.formats.class_files import class_file_path, classified_in, write_class_file, write_class_tables
+from nnunet_3dct.formats.class_files import class_file_path, classified_in, write_class_file
+from nnunet_3dct.formats.class_tables import write_class_tables
 from nnunet_3dct.formats.image_folders import CaseImages, list_images
 from nnunet_3dct.formats.manifest import (
     Manifest,

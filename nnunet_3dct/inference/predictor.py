@@ -15,7 +15,8 @@ import numpy as np
 import SimpleITK
 
 from nnunet_3dct.errors import ImageError
-from nnunet_3dct.formats.class_files import ClassFile, Reason
+from nnunet_3dct.formats.class_files import ClassFile
+from nnunet_3dct.formats.class_reasons import Reason
 from nnunet_3dct.formats.clinical_columns import Kind
 from nnunet_3dct.formats.geometry import Geometry, image_geometry
 from nnunet_3dct.inference import case as case_path

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nnunet_3dct.formats.class_files import Reason
+from nnunet_3dct.formats.class_reasons import Reason
 from nnunet_3dct.networks.case_layout import COVARIATES, MEASURED
 from nnunet_3dct.networks.heads.case import CaseHead
 

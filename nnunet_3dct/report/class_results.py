@@ -10,10 +10,12 @@ from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.evaluation.classified_cases import check_predictions
 from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs, unusual_cases
-from nnunet_3dct.formats.class_files import ClassPrediction, Reason, has_class_predictions, read_predictions
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
+from nnunet_3dct.formats.class_reasons import Reason
 from nnunet_3dct.formats.metrics_class import ClassificationMetrics
+from nnunet_3dct.formats.prediction_folders import has_class_predictions, read_predictions
 from nnunet_3dct.report.options import ReportOptions
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from nnunet_3dct.formats.class_files import Reason
+from nnunet_3dct.formats.class_reasons import Reason
 
 NONE = "–"
 

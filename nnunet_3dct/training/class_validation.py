@@ -15,15 +15,17 @@ from torch import nn
 from nnunet_3dct.errors import listing
 from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.formats.atomic import write_json
-from nnunet_3dct.formats.class_files import CLASS_SUFFIX, ClassPrediction, class_file, write_class_tables
+from nnunet_3dct.formats.class_files import CLASS_FILES, CLASS_SUFFIX, class_file, write_class_file
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
+from nnunet_3dct.formats.class_tables import write_class_tables
+from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
 from nnunet_3dct.inference.recording import RecordingNetwork
 from nnunet_3dct.inference.windows import window_layout
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.upstream import nnUNetTrainer
 
-METRICS_FILE = "classification_metrics.json"
 ASIDE = "not_of_this_fold"
 STEP_SIZE = 0.5  # upstream's in its validation
 
@@ -162,7 +164,7 @@ def write_class_results(folder: Path, results: Mapping[str, CaseClass], origin: 
             mirror_axes=list(origin.mirror_axes),
             step_size=STEP_SIZE,
         )
-        write_json(content, folder / f"{case}{CLASS_SUFFIX}")
+        write_class_file(content, folder, case)
     write_class_tables(folder, results, file_ending)
 
 
@@ -186,7 +188,7 @@ def write_class_metrics(
         for case, result in sorted(results.items())
     }
     metrics = evaluate_predictions(predictions, labels, None, resamples=2000, seed=0)
-    write_json({**metrics, "source": f"*{CLASS_SUFFIX}"}, folder / METRICS_FILE)
+    write_json({**metrics, "source": CLASS_FILES}, folder / CLASSIFICATION_METRICS)
     low, high = (metrics["confidence_intervals"] or {})["f1_macro"]
     return metrics["f1_macro"], (
         f"Class validation on {metrics['n_samples']} whole volumes: macro-F1 {metrics['f1_macro']:.4f} "

@@ -27,10 +27,12 @@ from nnunet_3dct.formats.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from nnunet_3dct.formats.class_files import ClassPrediction, class_file, write_class_file, write_class_tables
+from nnunet_3dct.formats.class_files import class_file, write_class_file
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, check_class_names, read_dataset_labels
+from nnunet_3dct.formats.class_prediction import ClassPrediction
+from nnunet_3dct.formats.class_tables import write_class_tables
 from nnunet_3dct.formats.clinical import ClinicalTable
-from nnunet_3dct.formats.metrics_class import ClassificationMetrics
+from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS, ClassificationMetrics
 from nnunet_3dct.formats.run_record import RunRecord, StartedFrom, TrainerState
 from nnunet_3dct.inference.aggregation import CaseClass
 from nnunet_3dct.networks.heads.case import CaseHead
@@ -38,7 +40,6 @@ from nnunet_3dct.paths import PREPROCESSED, find_folds, nnunet_folder
 from nnunet_3dct.runtime import Message, choose_device
 from nnunet_3dct.training.case_features import STEP_SIZE, CaseFeatures
 from nnunet_3dct.training.class_data import FoldLabels
-from nnunet_3dct.training.class_validation import METRICS_FILE
 from nnunet_3dct.training.fit_head import Columns, KnownCases, case_table, fitted_head, with_covariates
 from nnunet_3dct.training.head_choice import Choice, Weights, choose
 from nnunet_3dct.training.preflight import read_covariates
@@ -325,7 +326,7 @@ def _write_fold(
         write_class_tables(folder / "validation", classes, file_ending)
         metrics = _metrics(probabilities, labels, names, 2000)
         if metrics is not None:
-            write_json({**metrics, "source": "*_classification.json"}, folder / "validation" / METRICS_FILE)
+            write_json({**metrics, "source": "*_classification.json"}, folder / "validation" / CLASSIFICATION_METRICS)
 
 
 def _metrics(

@@ -10,7 +10,8 @@ import pytest
 
 from nnunet_3dct.errors import EvaluationError, OutputError, SettingsError
 from nnunet_3dct.evaluation.averaging import average_classes
-from nnunet_3dct.formats.class_files import read_class_file, read_predictions
+from nnunet_3dct.formats.class_files import read_class_file
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from tests.evaluation.predictions import write_case
 
 FIRST = {"a": [0.6, 0.3, 0.1], "b": [0.1, 0.8, 0.1]}

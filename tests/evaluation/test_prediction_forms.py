@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_3dct.cli.evaluate_classification import main
 from nnunet_3dct.evaluation.classification import evaluate_classification
-from nnunet_3dct.formats.class_files import read_predictions
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from tests.evaluation.predictions import (
     NAMES,
     strict_json,

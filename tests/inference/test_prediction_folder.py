@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,24 +9,10 @@ from typing import Any
 
 import pytest
 
-from nnunet_3dct.formats import class_files
-from nnunet_3dct.formats.class_files import write_class_tables
 from nnunet_3dct.inference.case_writer import remove_leftovers
 from tests.inference.predicting import run
 from tests.inference.test_predict_failures import fails
 from tests.utils import flip_byte
-
-
-def report(pred: int) -> dict[str, Any]:
-    return {"probs": [1.0 - pred, float(pred)], "pred": pred, "num_classes": 2}
-
-
-def add(folder: Path, case: str, pred: int) -> None:
-    (folder / f"{case}_classification.json").write_text(json.dumps(report(pred)))
-
-
-def table(folder: Path) -> list[list[str]]:
-    return list(csv.reader((folder / "subtype_results.csv").open()))[1:]
 
 
 def test_file_of_another_name_is_left_out_and_named(
@@ -77,37 +62,6 @@ def test_cascade_is_refused_before_any_case(
     message = fails(capsys, images, tmp_path / "out")
     assert "a cascade after 3d_lowres" in message and "-prev_stage_predictions" in message
     assert not (tmp_path / "out").exists()
-
-
-def test_table_holds_a_case_that_another_part_finishes_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(tmp_path, "a", 0)
-    write = class_files._write_csv
-
-    def late(*args: Any) -> None:
-        add(tmp_path, "b", 1)
-        write(*args)
-
-    monkeypatch.setattr(class_files, "_write_csv", late)
-    write_class_tables(tmp_path, ["a", "b", "c"], ".nii.gz")
-    assert table(tmp_path) == [["a.nii.gz", "0"], ["b.nii.gz", "1"]]
-
-
-def test_case_that_vanishes_while_the_table_is_made_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for case in "ab":
-        add(tmp_path, case, 0)
-    write = class_files._write_csv
-
-    def removing(*args: Any) -> None:
-        (tmp_path / "b_classification.json").unlink(missing_ok=True)
-        write(*args)
-
-    monkeypatch.setattr(class_files, "_write_csv", removing)
-    write_class_tables(tmp_path, ["a", "b"], ".nii.gz")
-    assert table(tmp_path) == [["a.nii.gz", "0"]]
 
 
 def test_leftovers_of_another_case_with_the_same_beginning_stay(tmp_path: Path) -> None:

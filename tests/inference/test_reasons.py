@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_3dct.formats.class_files import Reason
+from nnunet_3dct.formats.class_reasons import Reason
 from nnunet_3dct.formats.clinical import ClinicalTable
 from nnunet_3dct.formats.clinical_columns import CATEGORY, NUMBER
 from nnunet_3dct.formats.covariate_encoding import CovariateEncoding

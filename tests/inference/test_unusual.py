@@ -12,7 +12,9 @@ from sklearn.covariance import LedoitWolf
 
 import nnunet_3dct
 from nnunet_3dct.errors import CheckpointError, EvaluationError
-from nnunet_3dct.formats.class_files import class_file, read_class_file, read_predictions, write_class_tables
+from nnunet_3dct.formats.class_files import class_file, read_class_file
+from nnunet_3dct.formats.class_tables import write_class_tables
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from nnunet_3dct.inference.reasons import Intensities, reasons
 from nnunet_3dct.inference.unusual import SeenSizes, unfamiliar_features
 from nnunet_3dct.networks.familiarity import fit_familiarity

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nnunet_3dct.errors import CheckpointError, EvaluationError, NNUNet3DCTError, SettingsError, listing
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds, find_dataset, find_trained_folds
-from nnunet_3dct.formats.class_files import CLASS_SUFFIX, classified_in
+from nnunet_3dct.formats.class_files import CLASS_FILES, classified_in
 from nnunet_3dct.paths import RESULTS, dataset_name, nnunet_folder
 
 SEPARATOR = "__"
 NO_CLASSES = (
-    f"no fold_X/validation/*{CLASS_SUFFIX}: a model without a class head, or its validation has not run "
+    f"no fold_X/validation/{CLASS_FILES}: a model without a class head, or its validation has not run "
     "(nnUNetv2_train ... --val)"
 )
 

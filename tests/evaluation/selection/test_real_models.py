@@ -16,7 +16,7 @@ from nnunet_3dct.cli import predict
 from nnunet_3dct.evaluation.selection.rule import choose
 from nnunet_3dct.evaluation.selection.select import select_model
 from nnunet_3dct.evaluation.selection.wording import instructions
-from nnunet_3dct.formats.class_files import read_predictions
+from nnunet_3dct.formats.prediction_folders import read_predictions
 from tests import toy
 
 AGAIN = "nnUNetTrainer_CLSHeadMA"
