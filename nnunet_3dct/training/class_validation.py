@@ -1,20 +1,20 @@
-"""Class scores on whole volumes: of an epoch, and of the final validation beside nnU-Net's own."""
+"""The class in the final validation, beside nnU-Net's own segmentations."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from nnunet_3dct.errors import listing
 from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.formats.atomic import write_json
+from nnunet_3dct.formats.checkpoint import fingerprint
 from nnunet_3dct.formats.class_files import CLASS_FILES, CLASS_SUFFIX, class_file, write_class_file
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.formats.class_prediction import ClassPrediction
@@ -23,57 +23,62 @@ from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
 from nnunet_3dct.inference.recording import RecordingNetwork
 from nnunet_3dct.inference.windows import window_layout
+from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.target import TargetLabels
+from nnunet_3dct.training.class_score import STEP_SIZE
+from nnunet_3dct.training.fold_volumes import volume_runner
 from nnunet_3dct.upstream import nnUNetTrainer
 
+if TYPE_CHECKING:
+    from nnunet_3dct.training.trainer import MultiTaskTrainer
+
 ASIDE = "not_of_this_fold"
-STEP_SIZE = 0.5  # upstream's in its validation
 
 
-@dataclass(frozen=True)
-class ClassScore:
-    """Scores over the cases with a known class; NaN when there is none.
-
-    ``macro_f1`` is the mean over the classes that occur in the fold.
-    """
-
-    macro_f1: float
-    accuracy: float
-    log_loss: float
-    n_cases: int
-
-    def __str__(self) -> str:
-        return (
-            f"whole volumes of {self.n_cases} validation cases: cls_val_loss {self.log_loss:.4f}, "
-            f"macro-F1 {self.macro_f1:.4f}, accuracy {self.accuracy:.4f}"
-        )
-
-    def better_than(self, other: ClassScore | None) -> bool:
-        """Higher macro-F1 wins; at equal macro-F1 the lower log loss."""
-        if self.n_cases == 0:
-            return False
-        return other is None or (self.macro_f1, -self.log_loss) > (other.macro_f1, -other.log_loss)
-
-
-def score_cases(probs: Mapping[str, Sequence[float]], classes: Mapping[str, int]) -> ClassScore:
-    """Compare class probabilities with the labels.
+def validate(trainer: MultiTaskTrainer, stock_validation: Callable[[], None]) -> None:
+    """Run nnU-Net's validation and write the class of each case beside its segmentations.
 
     Args:
-        probs: case -> class probabilities.
-        classes: case -> class, -1 for unknown.
+        trainer: of the fold.
+        stock_validation: nnU-Net's own, with ``trainer``.
     """
-    cases = [case for case in probs if classes.get(case, UNKNOWN) != UNKNOWN]
-    if not cases:
-        return ClassScore(float("nan"), float("nan"), float("nan"), 0)
-    truth = np.array([classes[case] for case in cases])
-    table = np.array([probs[case] for case in cases])
-    predicted = table.argmax(1)
-    return ClassScore(
-        float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)),
-        float(accuracy_score(truth, predicted)),
-        float(-np.log(np.clip(table[np.arange(len(cases)), truth], 1e-12, None)).mean()),
-        len(cases),
+    folder, ending = Path(trainer.output_folder) / "validation", trainer.dataset_json["file_ending"]
+    if trainer.local_rank == 0:
+        trainer.say(set_aside_other_cases(folder, trainer.fold_labels.validation, ending))
+    axes = trainer.inference_allowed_mirroring_axes
+    shares = trainer.gather(_classes_of_share(trainer, stock_validation))
+    if trainer.local_rank != 0:
+        return
+    results = {case: found for share in shares for case, found in share.items()}
+    head_weights = fingerprint(trainer.multitask_network.cls_head.state_dict())
+    names = trainer.dataset_json.get("class_names")
+    write_class_results(
+        folder, results, Origin(type(trainer).__name__, trainer.fold, head_weights, axes or (), names), ending
     )
+    macro_f1, line = write_class_metrics(folder, results, trainer.class_labels)
+    if macro_f1 is not None:
+        trainer.logger.log_summary("final_val/f1_macro", macro_f1)
+    trainer.say(line)
+
+
+def _classes_of_share(trainer: MultiTaskTrainer, stock_validation: Callable[[], None]) -> dict[str, CaseClass]:
+    """Run nnU-Net's validation, and classify the cases of this process's share.
+
+    The class is noted in the same passes, or read from whole cases afterwards, where one pass over each window is
+    enough.
+    """
+    if isinstance(trainer.multitask_network.cls_head, WholeCaseHead):
+        stock_validation()
+        return volume_runner(trainer).classify(list(trainer.fold_labels.validation))
+    recorder = ValidationRecorder(
+        trainer.network.module if trainer.is_ddp else trainer.network,
+        trainer.target_labels,
+        trainer.inference_allowed_mirroring_axes,
+        trainer.configuration_manager.patch_size,
+    )
+    with recorder.in_place(trainer):
+        stock_validation()
+    return recorder.finish()
 
 
 class ValidationRecorder:

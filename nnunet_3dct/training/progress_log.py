@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_3dct.training.class_validation import ClassScore
+from nnunet_3dct.training.class_score import ClassScore
 from nnunet_3dct.upstream import LocalLogger, MetaLogger
 
 CLASS_KEYS = ("cls_train_losses", "cls_val_losses", "cls_f1_macro", "cls_accuracy", "skipped_steps")

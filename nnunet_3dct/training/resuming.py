@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_3dct.errors import CheckpointError
 from nnunet_3dct.formats.checkpoint import CLASS_BEST, Checkpoint, read_checkpoint
 from nnunet_3dct.formats.run_record import RunRecord, SettingValue
-from nnunet_3dct.networks.target import TargetLabels
-from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
-from nnunet_3dct.training.class_data import Choice, FoldLabels
-from nnunet_3dct.training.class_validation import ClassScore
-from nnunet_3dct.upstream import nnUNetTrainer
+from nnunet_3dct.settings import PRE_CHECKPOINT_PATH
+from nnunet_3dct.training.class_data import FoldLabels
+from nnunet_3dct.training.class_score import ClassScore
+
+if TYPE_CHECKING:
+    from nnunet_3dct.training.trainer import MultiTaskTrainer
 
 MOST_LISTED = 20
 
@@ -43,43 +45,28 @@ def best_class_score(checkpoint: Checkpoint, output_folder: Path) -> ClassScore 
     return score
 
 
-def settings_in_force(
-    trainer: nnUNetTrainer,
-    settings: Settings,
-    num_classes: int,
-    class_weights: Choice,
-    label_smoothing: float,
-    target: TargetLabels,
-    loss_weight: float,
-    gradient: float | None,
-) -> dict[str, SettingValue]:
-    """What decides the course of training, by the variable that sets it.
-
-    Args:
-        trainer: has the schedule.
-        settings: as read.
-        num_classes, class_weights, label_smoothing, target, loss_weight, gradient: where the trainer or the data had
-            a say.
-    """
+def settings_in_force(trainer: MultiTaskTrainer) -> dict[str, SettingValue]:
+    """What decides the course of a training, by the variable that sets it."""
+    settings, class_weights = trainer.settings, trainer.preflight.weighting.patches
     axes = settings.mirror_axes
     if axes is None:
         axes = tuple(range(len(trainer.configuration_manager.patch_size)))
     return {
-        "NNUNETV2_MT_NUM_CLS": num_classes,
-        "NNUNETV2_MT_LOSS_WEIGHT": loss_weight,
-        "NNUNETV2_MT_GRADIENT": gradient,
+        "NNUNETV2_MT_NUM_CLS": trainer.num_classes,
+        "NNUNETV2_MT_LOSS_WEIGHT": trainer.full_loss_weight,
+        "NNUNETV2_MT_GRADIENT": trainer.gradient,
         "NNUNETV2_MT_LOSS_WARMUP": settings.loss_warmup,
         "NNUNETV2_MT_EPOCHS": trainer.num_epochs,
         "NNUNETV2_MT_ITERS_PER_EPOCH": trainer.num_iterations_per_epoch,
         "NNUNETV2_MT_VAL_ITERS": trainer.num_val_iterations_per_epoch,
         "NNUNETV2_MT_LR": trainer.initial_lr,
         "NNUNETV2_MT_CLASS_WEIGHTS": class_weights if isinstance(class_weights, str) else list(class_weights),
-        "NNUNETV2_MT_LABEL_SMOOTHING": label_smoothing,
+        "NNUNETV2_MT_LABEL_SMOOTHING": trainer.class_smoothing,
         "NNUNETV2_MT_FOCAL_GAMMA": settings.focal_gamma,
         "NNUNETV2_MT_SAMPLER": settings.sampler,
         "NNUNETV2_MT_TARGET_PATCHES": settings.target_patches,
         "NNUNETV2_MT_SEED": settings.seed,
-        "NNUNETV2_MT_TARGET_LABELS": list(target.labels),
+        "NNUNETV2_MT_TARGET_LABELS": list(trainer.target_labels.labels),
         "NNUNETV2_MT_INTENSITY_AUG": settings.intensity_aug,
         "NNUNETV2_MT_MIRROR_AXES": ",".join(map(str, axes)) or "none",
         "NNUNETV2_MT_EMA": settings.ema,

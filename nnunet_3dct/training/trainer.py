@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,25 +14,29 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from nnunet_3dct.formats.calibration import keep_copy
-from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL, fingerprint
+from nnunet_3dct.formats.checkpoint import CLASS_BEST, FINAL
 from nnunet_3dct.formats.run_record import RunRecord, SettingValue, StartedFrom
-from nnunet_3dct.inference.aggregation import CaseClass
-from nnunet_3dct.inference.preprocessing import network_spacing
-from nnunet_3dct.inference.recording import recording_predictor
-from nnunet_3dct.inference.windows import AboutCase, Windows
 from nnunet_3dct.networks.heads import build_head
-from nnunet_3dct.networks.heads.base import WholeCaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.settings import PRE_CHECKPOINT_PATH, Settings
-from nnunet_3dct.training import class_data, class_validation, fit_head, resuming, run_state, target_patches
-from nnunet_3dct.training.class_loss import as_tensor, class_loss, class_weights
+from nnunet_3dct.training import (
+    class_data,
+    class_validation,
+    fold_data,
+    fold_volumes,
+    resuming,
+    run_state,
+    starting,
+    target_patches,
+)
+from nnunet_3dct.training.class_loss import class_loss
+from nnunet_3dct.training.class_score import ClassScore
 from nnunet_3dct.training.preflight import Choices, check_before_start
 from nnunet_3dct.training.progress_log import MultiTaskLogger, log_class_score
 from nnunet_3dct.training.schedule import GroupLRScheduler, sgd, split_parameters
 from nnunet_3dct.training.scheduled_trainer import ScheduledTrainer
 from nnunet_3dct.training.steps import SkippedSteps, mean_class_loss, take_step, to_device
-from nnunet_3dct.training.volumes import VolumeRunner, WholeVolumes
-from nnunet_3dct.upstream import PlansManager, infer_dataset_class
+from nnunet_3dct.upstream import PlansManager
 
 
 class MultiTaskTrainer(ScheduledTrainer):
@@ -99,8 +104,8 @@ class MultiTaskTrainer(ScheduledTrainer):
         self.logger.local_logger = MultiTaskLogger()
         self.class_weight: torch.Tensor | None = None
         self.skipped_steps = SkippedSteps()
-        self.epoch_class_score: class_validation.ClassScore | None = None
-        self.best_class_score: class_validation.ClassScore | None = None
+        self.epoch_class_score: ClassScore | None = None
+        self.best_class_score: ClassScore | None = None
         self.started_from: StartedFrom | None = None
         self.resumed_from: RunRecord | None = None
         self._fold_labels: class_data.FoldLabels | None = None
@@ -163,62 +168,10 @@ class MultiTaskTrainer(ScheduledTrainer):
 
     def get_tr_and_val_datasets(self):
         """nnU-Net's; writes missing splits, sets class weights and sampling and says how the classes are spread."""
-        if self.fold != "all" and self.local_rank == 0:
-            folder = self.preprocessed_dataset_folder
-            cases = list(infer_dataset_class(folder).get_identifiers(folder))
-            base = Path(self.preprocessed_dataset_folder_base)
-            self.say(class_data.write_missing_splits(base, cases, self.class_labels))
-        if self.is_ddp:  # whether the file is there or not: every process meets here
-            dist.barrier()
+        fold_data.write_missing_splits(self)
         training, validation = super().get_tr_and_val_datasets()
-        weighting, counts = self.preflight.weighting, self.fold_labels.counts(self.num_classes)
-        self.class_weight = as_tensor(class_weights(weighting.patches, counts["training"]), self.device)
-        self.say(
-            f"Cases in each class: {counts}; class weights: {weighting.patches}, lambda = {self.full_loss_weight}, "
-            f"labels that carry the class: {list(self.target_labels.labels)}"
-        )
-        self.say(weighting.remark, *class_data.missing_classes(self.fold, counts))
-        if self.settings.sampler == "balanced":
-            training.identifiers = class_data.balanced_identifiers(training.identifiers, self.class_labels.by_case)
-        if self.settings.target_patches:
-            keys = target_patches.location_keys(self.target_labels, self.label_manager)
-            cases = class_data.known(self.class_labels.by_case)
-            training = target_patches.TargetPatches(training, cases, keys, self.oversampling)
-        return training, validation
-
-    def volume_runner(self) -> VolumeRunner:
-        """Runs the network over whole volumes of this fold."""
-        return VolumeRunner(
-            network=self.multitask_network,
-            compiled=self.network.module if self.is_ddp else self.network,
-            target=self.target_labels,
-            predictor_for=lambda recorder: recording_predictor(
-                recorder, self.plans_manager, self.configuration_manager, self.dataset_json, self.device
-            ),
-            volumes_of=lambda cases: WholeVolumes(
-                self.dataset_class(
-                    self.preprocessed_dataset_folder,
-                    cases[self.local_rank :: self.world_size],
-                    folder_with_segs_from_previous_stage=self.folder_with_segs_from_previous_stage,
-                ),
-                self.label_manager.foreground_labels if self.is_cascaded else None,
-                self._about_case,
-            ),
-            windows=Windows(
-                tuple(self.configuration_manager.patch_size),
-                class_validation.STEP_SIZE,
-                [()],
-                self.label_manager.num_segmentation_heads,
-                self.target_labels,
-            ),
-            device=self.device,
-            say=self.print_to_log_file,
-        )
-
-    def _about_case(self, case: str, properties: dict[str, Any]) -> AboutCase:
-        clinical = self.preflight.clinical
-        spacing = network_spacing(properties, self.plans_manager, self.configuration_manager)
-        return AboutCase(spacing, None if clinical is None else clinical.of(case))
+        self.class_weight = fold_data.weigh_classes(self)
+        return fold_data.as_drawn(self, training), validation
 
     # ------------------------------------------------------------------ training
 
@@ -231,10 +184,7 @@ class MultiTaskTrainer(ScheduledTrainer):
                 self.resumed_from, self.settings_in_force(), self.fold_labels, self.output_folder, can_start
             )
         elif self.preflight.starts_from_checkpoint:
-            path = self.settings.pre_checkpoint_path
-            start = run_state.load_start(self.multitask_network, self.head_name, path, type(self).__name__)
-            self.started_from, lines = run_state.describe_start(*start, self.fold, self.plans_manager.dataset_name)
-            self.say(*lines, run_state.never_trained(start[1].left_out, self.frozen_parts))
+            self.started_from = starting.start_from_checkpoint(self)
         elif self.settings.pre_checkpoint_path:
             self.print_to_log_file(f"{PRE_CHECKPOINT_PATH} is set, but {type(self).__name__} trains from scratch.")
         self.say(f"Class labels: {self.class_labels.source}", *self.preflight.doubts)
@@ -302,11 +252,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         super().on_validation_epoch_end(val_outputs)
         every = self.settings.cls_val_every
         due = (self.current_epoch + 1) % every == 0 or self.current_epoch == self.num_epochs - 1
-        self.epoch_class_score = None
-        if due:
-            own = self.volume_runner().classify(class_data.known(self.fold_labels.validation))
-            probs = {case: found.probs for share in self.gather(own) for case, found in share.items()}
-            self.epoch_class_score = class_validation.score_cases(probs, self.class_labels.by_case)
+        self.epoch_class_score = fold_volumes.score_validation_cases(self) if due else None
         log_class_score(self.logger, self.epoch_class_score, self.current_epoch)
 
     def on_epoch_end(self) -> None:
@@ -331,13 +277,7 @@ class MultiTaskTrainer(ScheduledTrainer):
 
     def fit_head_to_volumes(self) -> None:
         """Fit the case head to the training cases of known class."""
-        training, runner = self.fold_labels.training, self.volume_runner()
-        classes = {case: training[case] for case in class_data.known(training)}
-        unseen = tuple(case for case in self.fold_labels.validation if case not in training)
-        known = fit_head.KnownCases(classes, self.class_labels.groups, unseen, self.preflight.clinical)
-        head, weights = self.multitask_network.cls_head, self.preflight.weighting.volumes
-        cases = sorted({*classes, *known.unseen})
-        refit = fit_head.refit(head, lambda: runner.columns(cases), known, weights, self.gather)
+        refit = fold_volumes.refit_head(self)
         if refit.head is not None:
             self.multitask_network.cls_head = refit.head
             self.weight_average = None  # training is over, and it knows the old head
@@ -351,39 +291,7 @@ class MultiTaskTrainer(ScheduledTrainer):
         Writes ``<case>_classification.json``, ``subtype_results.csv``, ``subtype_probabilities.csv`` and
         ``classification_metrics.json`` beside the segmentations of the fold.
         """
-        folder, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
-        if self.local_rank == 0:
-            self.say(class_validation.set_aside_other_cases(folder, self.fold_labels.validation, ending))
-        axes = self.inference_allowed_mirroring_axes
-        shares = self.gather(self._validate(save_probabilities))
-        results = {case: found for share in shares for case, found in share.items()}
-        if self.local_rank == 0:
-            head_weights = fingerprint(self.multitask_network.cls_head.state_dict())
-            names = self.dataset_json.get("class_names")
-            origin = class_validation.Origin(type(self).__name__, self.fold, head_weights, axes or (), names)
-            class_validation.write_class_results(folder, results, origin, ending)
-            macro_f1, line = class_validation.write_class_metrics(folder, results, self.class_labels)
-            if macro_f1 is not None:
-                self.logger.log_summary("final_val/f1_macro", macro_f1)
-            self.say(line)
-
-    def _validate(self, save_probabilities: bool) -> dict[str, CaseClass]:
-        """nnU-Net's validation, and the class of each case of this process's share.
-
-        It is noted in the same passes, or read from whole cases afterwards, where one pass over each window is enough.
-        """
-        if isinstance(self.multitask_network.cls_head, WholeCaseHead):
-            super().perform_actual_validation(save_probabilities)
-            return self.volume_runner().classify(list(self.fold_labels.validation))
-        recorder = class_validation.ValidationRecorder(
-            self.network.module if self.is_ddp else self.network,
-            self.target_labels,
-            self.inference_allowed_mirroring_axes,
-            self.configuration_manager.patch_size,
-        )
-        with recorder.in_place(self):
-            super().perform_actual_validation(save_probabilities)
-        return recorder.finish()
+        class_validation.validate(self, partial(super().perform_actual_validation, save_probabilities))
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -424,14 +332,4 @@ class MultiTaskTrainer(ScheduledTrainer):
 
     def settings_in_force(self) -> dict[str, SettingValue]:
         """What decides the course of this training, by the variable that sets it."""
-        weights = self.preflight.weighting.patches
-        return resuming.settings_in_force(
-            self,
-            self.settings,
-            self.num_classes,
-            weights,
-            self.class_smoothing,
-            self.target_labels,
-            self.full_loss_weight,
-            self.gradient,
-        )
+        return resuming.settings_in_force(self)

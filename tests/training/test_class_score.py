@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from nnunet_3dct.training.class_validation import ClassScore, score_cases
+from nnunet_3dct.training.class_score import ClassScore, score_cases
 
 
 def score(macro_f1: float, log_loss: float, n_cases: int = 5) -> ClassScore:

@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from nnunet_3dct.formats.checkpoint import read_checkpoint
 from nnunet_3dct.training import fit_head
-from nnunet_3dct.training.class_validation import ClassScore
+from nnunet_3dct.training.class_score import ClassScore
 from nnunet_3dct.training.resuming import best_class_score
 from tests import toy
 

@@ -12,6 +12,7 @@ import torch
 
 from nnunet_3dct.inference import ensemble
 from nnunet_3dct.inference.backends.torch_backend import TorchBackend
+from nnunet_3dct.training.fold_volumes import volume_runner
 from nnunet_3dct.upstream import nnUNetPredictor
 from tests import toy
 
@@ -76,7 +77,7 @@ def test_score_of_an_epoch_and_features_of_the_last_fit_are_those_of_unbroken_ca
 ) -> None:
     trainer = toy.get_trainer(LESION)
     trainer.on_train_start()
-    runner = trainer.volume_runner()
+    runner = volume_runner(trainer)
     classes, features = runner.classify(toy.VALIDATION), runner.columns(toy.TRAINING)
     calls, run_windows = [0], TorchBackend.__call__
 
