@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.metrics import f1_score, roc_auc_score
 from tqdm import tqdm
 
 import nnunet_3dct
 from nnunet_3dct.data.splits import read_splits
+from nnunet_3dct.evaluation.bootstrap import draw_patients, known_interval
 from nnunet_3dct.evaluation.reliability import calibration_metrics
+from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.checkpoint import read_checkpoint
+from nnunet_3dct.formats.class_files import class_file_path, read_class_file
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels, read_dataset_labels
 from nnunet_3dct.inference.measurements import SHAPE, measure_case
 from nnunet_3dct.inference.preprocessing import network_spacing
@@ -155,32 +157,31 @@ def main() -> None:
 def _read_fitted(folder: Path, compared: Comparison) -> Rows:
     found = {}
     for case in compared.known:
-        path = folder / f"fold_{compared.fold_of[case]}" / "validation" / f"{case}_classification.json"
-        found[case] = np.array(json.loads(path.read_text())["probs"])
+        path = class_file_path(folder / f"fold_{compared.fold_of[case]}" / "validation", case)
+        found[case] = read_class_file(path).probabilities
     return found
 
 
 def _gather(probabilities: dict[str, Rows], compared: Comparison) -> dict[str, Any]:
     cases = compared.known
     truth = np.array([compared.labels.by_case[case] for case in cases])
-    groups = np.unique([compared.labels.groups.get(case, case) for case in cases], return_inverse=True)[1]
-    draws = [_draw(groups, seed) for seed in range(RESAMPLES)]
-    scores, resampled = {}, {}
-    for name, rows in probabilities.items():
-        table_ = np.stack([rows[case] for case in cases])
-        resampled[name] = np.array([_score(truth[rows_], table_[rows_]) for rows_ in draws])
-        f1, auc = _score(truth, table_)
-        scores[name] = {
-            "f1_macro": f1,
-            "auc_macro": auc,
-            "f1_macro_interval": _interval(resampled[name][:, 0]),
-            "auc_macro_interval": _interval(resampled[name][:, 1]),
-            "calibration_error": calibration_metrics(truth, table_)["expected_calibration_error"],
+    tables = {name: np.stack([rows[case] for case in cases]) for name, rows in probabilities.items()}
+    patients = np.unique([compared.labels.groups.get(case, case) for case in cases], return_inverse=True)[1]
+    once, resampled = _scores(truth, tables, patients)
+    scores = {
+        name: {
+            "f1_macro": once[name]["f1_macro"].item(),
+            "auc_macro": once[name]["auc_macro"].item(),
+            "f1_macro_interval": known_interval(resampled[name]["f1_macro"]),
+            "auc_macro_interval": known_interval(resampled[name]["auc_macro"]),
+            "calibration_error": calibration_metrics(truth, rows)["expected_calibration_error"],
         }
+        for name, rows in tables.items()
+    }
     differences = {
         name: {
             "f1_macro": scores[FITTED]["f1_macro"] - scores[name]["f1_macro"],
-            "interval": _interval(resampled[FITTED][:, 0] - resampled[name][:, 0]),
+            "interval": known_interval(resampled[FITTED]["f1_macro"] - resampled[name]["f1_macro"]),
         }
         for name in scores
         if name != FITTED
@@ -200,22 +201,21 @@ def _gather(probabilities: dict[str, Rows], compared: Comparison) -> dict[str, A
     }
 
 
-def _draw(groups: np.ndarray, seed: int) -> np.ndarray:
-    chosen = np.random.default_rng(seed).integers(0, groups.max() + 1, groups.max() + 1)
-    return np.concatenate([np.flatnonzero(groups == group) for group in chosen])
+def _scores(truth: np.ndarray, tables: Rows, units: np.ndarray) -> tuple[dict[str, Rows], dict[str, Rows]]:
+    """Both scores of every rival: of the cases themselves ``(1,)`` and of the resamples ``(R,)``.
 
-
-def _score(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
-    f1 = float(f1_score(truth, probabilities.argmax(1), average="macro", labels=np.unique(truth), zero_division=0))
-    if len(np.unique(truth)) < probabilities.shape[1]:
-        return f1, float("nan")
-    if probabilities.shape[1] == 2:
-        return f1, float(roc_auc_score(truth, probabilities[:, 1]))
-    return f1, float(roc_auc_score(truth, probabilities, multi_class="ovr", average="macro"))
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return np.nanquantile(values, [0.025, 0.975]).tolist()
+    The AUC of a resample that lacks a class is NaN.
+    """
+    probabilities = list(tables.values())
+    predicted = np.stack([table_.argmax(1) for table_ in probabilities])
+    number, classes = len(truth), probabilities[0].shape[1]
+    scored = ScoredCases(truth, predicted, probabilities, np.empty((len(tables), number, 0)), classes, units)
+    found = []
+    for counts in (np.ones((1, number)), draw_patients(units, RESAMPLES)):
+        f1, auc = (class_scores(scored, counts, metric) for metric in ("f1_macro", "auc_macro"))
+        auc[(counts @ np.eye(classes)[truth] == 0).any(axis=1)] = np.nan
+        found.append({name: {"f1_macro": f1[:, k], "auc_macro": auc[:, k]} for k, name in enumerate(tables)})
+    return found[0], found[1]
 
 
 def table(result: dict[str, Any]) -> str:

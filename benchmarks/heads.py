@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_3dct.evaluation.bootstrap import draw_counts, resampled_metrics
+from nnunet_3dct.evaluation.bootstrap import draw_counts, percentile_interval
+from nnunet_3dct.evaluation.resampled_metrics import resampled_metrics
+from nnunet_3dct.formats.class_files import class_file_path, classified_in, read_class_file
+from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS
 
 STAGE_1 = "nnUNetTrainer_Stage1"
 FROM_SCRATCH = ("nnUNetTrainer_CLSHeadSum",)
@@ -28,7 +31,6 @@ TRAINERS = [f"nnUNetTrainer_CLSHead{n}" for n in ("Sum", "SumFT", "Simple", "Sep
 OURS, REFERENCE = "nnUNetTrainer_CLSHeadLesion", "nnUNetTrainer_CLSHeadSumFT"
 PLANS, CONFIGURATION = "nnUNetPlansTiny", "3d_fullres"
 RESAMPLES = 2000
-METRICS = "classification_metrics.json"
 UNREPORTED = (
     "work",
     "o",
@@ -196,7 +198,7 @@ def _compare(args: argparse.Namespace, dataset: str, trainer: str, seed: int, st
     """Train one of the trainers, unless that is done."""
     results = args.work / f"seed_{seed}"
     fold = _fold(args, results, dataset, trainer)
-    if (fold / "validation" / METRICS).is_file():
+    if (fold / "validation" / CLASSIFICATION_METRICS).is_file():
         return
     shutil.rmtree(fold, ignore_errors=True)
     scratch = trainer in FROM_SCRATCH
@@ -222,7 +224,7 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
     for trainer in TRAINERS:
         seeds = range(len(list(args.work.glob("seed_*"))))
         folds = [_fold(args, args.work / f"seed_{seed}", dataset, trainer) for seed in seeds]
-        folds = [fold for fold in folds if (fold / "validation" / METRICS).is_file()]
+        folds = [fold for fold in folds if (fold / "validation" / CLASSIFICATION_METRICS).is_file()]
         if not folds:
             continue
         resampled, scores = [], []
@@ -230,7 +232,7 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
             truth, probs = _predictions(fold / "validation", labels)
             counts = draw_counts(truth, RESAMPLES, 0)
             resampled.append(resampled_metrics(counts, truth, probs.argmax(1), probs)["f1_macro"])
-            metrics = json.loads((fold / "validation" / METRICS).read_text())
+            metrics = json.loads((fold / "validation" / CLASSIFICATION_METRICS).read_text())
             scores.append({key: metrics[key] for key in ("f1_macro", "balanced_accuracy", "auc_macro")})
         bootstrap[trainer] = np.mean(resampled, axis=0)
         dice = [_dice(fold) for fold in folds]
@@ -238,7 +240,7 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
             "dice": [d["mean"] for d in dice],
             "dice_per_label": {label: float(np.mean([d[label] for d in dice])) for label in dice[0]},
             **{key: [score[key] for score in scores] for key in scores[0]},
-            "f1_macro_interval": np.quantile(bootstrap[trainer], [0.025, 0.975]).tolist(),
+            "f1_macro_interval": percentile_interval(bootstrap[trainer]),
             "n_cases": len(truth),
         }
     if {OURS, REFERENCE} <= set(bootstrap):
@@ -247,7 +249,7 @@ def gather(args: argparse.Namespace, dataset: str, stage_1: Path) -> dict[str, A
             "value": float(
                 np.mean(found["trainers"][OURS]["f1_macro"]) - np.mean(found["trainers"][REFERENCE]["f1_macro"])
             ),
-            "interval": np.quantile(difference, [0.025, 0.975]).tolist(),
+            "interval": percentile_interval(difference),
         }
     return found
 
@@ -259,9 +261,8 @@ def _dice(fold: Path) -> dict[str, float]:
 
 
 def _predictions(folder: Path, labels: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    suffix = "_classification.json"
-    cases = sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
-    probs = [json.loads((folder / f"{case}{suffix}").read_text())["probs"] for case in cases]
+    cases = classified_in(folder)
+    probs = [read_class_file(class_file_path(folder, case)).probabilities for case in cases]
     return np.array([int(labels[case]) for case in cases]), np.array(probs)
 
 

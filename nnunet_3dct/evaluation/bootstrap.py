@@ -1,17 +1,25 @@
-"""Stratified bootstrap of cases, vectorised over the resamples.
+"""Bootstrap of cases or patients: how resamples are drawn, and intervals of what they give.
 
-A resample is a vector of counts: how often each case was drawn. Every metric is then a weighted sum over the
-cases, so that all resamples take a few matrix products instead of one call of scikit-learn each.
+A resample is a vector of counts: how often each case was drawn. All that compares predictions draws from here, so that
+the same seed gives the same cases everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from nnunet_3dct.evaluation.reliability import BINS, brier_terms, confidence_bins
+from nnunet_3dct.errors import SettingsError
+from nnunet_3dct.evaluation.resampled_metrics import PER_CLASS, resampled_metrics
 
 Intervals = dict[str, tuple[float, float]]
-PER_CLASS = "_per_class"
+
+
+def check_resampling(resamples: int, seed: int) -> None:
+    """Raise SettingsError for negative numbers."""
+    if resamples < 0 or seed < 0:
+        raise SettingsError(f"resamples and seed: expected integers >= 0, found {resamples} and {seed}.")
 
 
 def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -33,142 +41,55 @@ def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def resampled_metrics(
-    counts: np.ndarray,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    probabilities: np.ndarray | None,
-    num_classes: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Compute every metric on every resample.
+def units_of(cases: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+    """Number of the patient of each case ``(N,)``; cases without an entry in ``groups`` stand alone."""
+    names = [groups.get(case, f"\0{case}") for case in cases]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
+
+
+def draw_units(truth: np.ndarray, units: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Draw patients, each with all its cases, with replacement and within each class.
+
+    The class of a patient is that of most of its cases, at a tie the lowest. With a patient for each case this is
+    :func:`draw_counts`.
 
     Args:
-        counts: result of :func:`draw_counts`, ``(R, N)``; each class of ``truth`` is drawn at least once.
-        truth: true classes ``(N,)``, 0-based.
-        predicted: predicted classes ``(N,)``, 0-based.
-        probabilities: class probabilities ``(N, C)``, or None, which leaves out what needs them.
-        num_classes: C; None for the highest class that occurs.
+        truth: class of every case ``(N,)``.
+        units: patient of every case ``(N,)``, numbered from 0.
+        resamples: R.
+        seed: of the random numbers.
 
     Returns:
-        The metrics of :func:`~nnunet_3dct.evaluation.class_metrics.class_metrics` under their names, each ``(R,)``,
-        those that end in ``_per_class`` ``(R, C)`` with NaN for classes that ``truth`` lacks. Where ``truth`` holds a
-        single class, what compares two is left out.
+        ``(R, N)`` float array: how often each case occurs in each resample.
     """
-    size = num_classes or int(max(truth.max(), predicted.max())) + 1
-    cells = np.eye(size * size)[truth * size + predicted]  # (N, C*C): the cell of the confusion matrix of a case
-    confusion = (counts @ cells).reshape(len(counts), size, size)
-    metrics = confusion_metrics(confusion, np.unique(truth))
-    if probabilities is not None:
-        metrics |= _probability_metrics(counts, truth, probabilities)
-    return metrics
+    return draw_counts(classes_of_units(truth, units), resamples, seed)[:, units]
 
 
-def confusion_metrics(confusion: np.ndarray, present: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute what follows from confusion matrices alone.
+def classes_of_units(truth: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Class of each patient, that of most of its cases, at a tie the lowest."""
+    classes = []
+    for unit in range(units.max() + 1):
+        values, numbers = np.unique(truth[units == unit], return_counts=True)
+        classes.append(values[numbers.argmax()])
+    return np.array(classes)
+
+
+def draw_patients(units: np.ndarray, resamples: int) -> np.ndarray:
+    """Draw patients, each with all its cases, with replacement and whatever their class; a resample may lack a class.
+
+    Resample r has the seed r, so that further resamples leave the first ones as they are.
 
     Args:
-        confusion: ``(R, C, C)``, rows truth.
-        present: classes that the truth holds.
+        units: patient of every case ``(N,)``, numbered from 0.
+        resamples: R.
 
     Returns:
-        As :func:`resampled_metrics`. Matthews' coefficient is 0 where all predictions are of one class.
+        ``(R, N)`` float array: how often each case occurs in each resample.
     """
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    support, called = confusion.sum(axis=2), confusion.sum(axis=1)
-    total = support.sum(axis=1)
-    weights = support / total[:, None]
-    per_class = {
-        "precision": np.divide(hits, called, out=np.zeros_like(hits), where=called > 0),
-        "recall": np.divide(hits, support, out=np.zeros_like(hits), where=support > 0),
-        "f1": np.divide(2 * hits, support + called, out=np.zeros_like(hits), where=support + called > 0),
-    }
-    accuracy = hits.sum(axis=1) / total
-    metrics = {"accuracy": accuracy, "balanced_accuracy": per_class["recall"][:, present].mean(axis=1)}
-    for name, values in per_class.items():
-        metrics[f"{name}_macro"] = values[:, present].mean(axis=1)
-        metrics[f"{name}_micro"] = accuracy
-        metrics[f"{name}_weighted"] = (values * weights).sum(axis=1)
-        metrics[name + PER_CLASS] = _only(present, values)
-    if len(present) > 1:
-        chance = (support * called).sum(axis=1) / total**2
-        metrics["cohen_kappa"] = (accuracy - chance) / (1 - chance)
-        spread = (1 - (weights**2).sum(axis=1)) * (1 - ((called / total[:, None]) ** 2).sum(axis=1))
-        metrics["matthews_corrcoef"] = np.divide(
-            accuracy - chance, np.sqrt(spread), out=np.zeros_like(accuracy), where=spread > 1e-12
-        )
-    return metrics
-
-
-def _probability_metrics(counts: np.ndarray, truth: np.ndarray, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    number = len(truth)
-    bins, gaps = confidence_bins(truth, probabilities)
-    metrics = {
-        "brier_score": counts @ brier_terms(truth, probabilities) / number,
-        "expected_calibration_error": np.abs(counts @ (np.eye(BINS)[bins] * gaps[:, None])).sum(axis=1) / number,
-    }
-    present, sizes = np.unique(truth, return_counts=True)
-    if len(present) == 1:
-        return metrics
-    for name, area in (("auc", resampled_auc), ("average_precision", resampled_average_precision)):
-        per_class = np.full((len(counts), probabilities.shape[1]), np.nan)
-        for label in present:
-            per_class[:, label] = area(counts, truth == label, probabilities[:, label])
-        metrics[f"{name}_macro"] = per_class[:, present].mean(axis=1)
-        metrics[f"{name}_weighted"] = per_class[:, present] @ (sizes / number)
-        metrics[name + PER_CLASS] = per_class
-    return metrics
-
-
-def resampled_auc(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Compute the area under the ROC curve on every resample, from one sort of the scores.
-
-    The area is the chance that a positive case scores above a negative one, a tie counting one half
-    (Mann-Whitney).
-
-    Args:
-        counts: ``(R, N)``.
-        positive: boolean ``(N,)``, with both values present.
-        score: ``(N,)``, higher for positive.
-
-    Returns:
-        ``(R,)`` areas.
-    """
-    positives, negatives = _by_score(counts, positive, score)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    area: np.ndarray = (positives * below).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
-    return area
-
-
-def resampled_average_precision(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Compute the average precision on every resample: the mean precision at the score of each positive case.
-
-    Arguments and result as in :func:`resampled_auc`; cases of equal score are called positive together, as in
-    scikit-learn.
-    """
-    positives, negatives = (drawn[:, ::-1] for drawn in _by_score(counts, positive, score))
-    hits = np.cumsum(positives, axis=1)
-    called = hits + np.cumsum(negatives, axis=1)
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    mean: np.ndarray = (positives * precision).sum(axis=1) / positives.sum(axis=1)
-    return mean
-
-
-def _by_score(counts: np.ndarray, positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drawn positive and negative cases of each distinct score, from low to high, ``(R, S)`` each."""
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # first case of each distinct score
-    drawn = counts[:, order]
-    return (
-        np.add.reduceat(drawn * positive[order], starts, axis=1),
-        np.add.reduceat(drawn * ~positive[order], starts, axis=1),
-    )
-
-
-def _only(present: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """``values`` ``(R, C)`` of the classes that are ``present``, NaN for the others."""
-    kept = np.full_like(values, np.nan)
-    kept[:, present] = values[:, present]
-    return kept
+    number = int(units.max()) + 1
+    drawn = (np.random.default_rng(seed).integers(0, number, number) for seed in range(resamples))
+    return np.stack([np.bincount(chosen, minlength=number) for chosen in drawn]).astype(float)[:, units]
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -177,11 +98,31 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
+def known_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """``(low, high)`` of resampled values ``(R,)`` without those that are NaN; None if all are."""
+    known = values[~np.isnan(values)]
+    return percentile_interval(known, level) if len(known) else None
+
+
 def mean_interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
     """95 % interval of the mean of ``values`` ``(N,)``; None with fewer than two values or no resamples."""
     if not resamples or len(values) < 2:
         return None
     return percentile_interval(draw_counts(np.zeros(len(values), int), resamples, seed) @ values / len(values))
+
+
+def metric_intervals(metrics: dict[str, np.ndarray], level: float = 0.95) -> Intervals:
+    """Return the percentile interval of each metric of :func:`resampled_metrics` that is one number."""
+    return {name: percentile_interval(values, level) for name, values in metrics.items() if values.ndim == 1}
+
+
+def class_intervals(metrics: dict[str, np.ndarray], level: float = 0.95) -> dict[str, list[tuple[float, float] | None]]:
+    """Return the interval of each ``_per_class`` metric of :func:`resampled_metrics`, None for absent classes."""
+    return {
+        name: [None if np.isnan(column).any() else percentile_interval(column, level) for column in values.T]
+        for name, values in metrics.items()
+        if name.endswith(PER_CLASS)
+    }
 
 
 def confidence_intervals(
@@ -199,13 +140,4 @@ def confidence_intervals(
     same kind; it says nothing about training the network again.
     """
     metrics = resampled_metrics(draw_counts(truth, resamples, seed), truth, predicted, probabilities)
-    return {name: percentile_interval(values, level) for name, values in metrics.items() if values.ndim == 1}
-
-
-def class_intervals(metrics: dict[str, np.ndarray], level: float = 0.95) -> dict[str, list[tuple[float, float] | None]]:
-    """Return the interval of each ``_per_class`` metric of :func:`resampled_metrics`, None for absent classes."""
-    return {
-        name: [None if np.isnan(column).any() else percentile_interval(column, level) for column in values.T]
-        for name, values in metrics.items()
-        if name.endswith(PER_CLASS)
-    }
+    return metric_intervals(metrics, level)

@@ -22,8 +22,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from nnunet_3dct.evaluation.bootstrap import PER_CLASS
 from nnunet_3dct.evaluation.reliability import calibration_metrics
+from nnunet_3dct.evaluation.resampled_metrics import PER_CLASS
 from nnunet_3dct.formats.metrics_class import ClassMetricName, ClassMetrics, PerClassName
 
 # what is shown, and under which name

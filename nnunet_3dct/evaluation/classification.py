@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from nnunet_3dct.errors import SettingsError, listing
-from nnunet_3dct.evaluation.bootstrap import class_intervals, draw_counts, percentile_interval, resampled_metrics
+from nnunet_3dct.errors import listing
+from nnunet_3dct.evaluation.bootstrap import check_resampling, class_intervals, draw_counts, metric_intervals
 from nnunet_3dct.evaluation.class_metrics import class_metrics
 from nnunet_3dct.evaluation.classified_cases import ClassifiedCases, classified_cases
 from nnunet_3dct.evaluation.provenance import cases_without_basis, mixed_runs, unusual_cases
+from nnunet_3dct.evaluation.resampled_metrics import resampled_metrics
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.class_labels import ClassLabels, load_class_labels
 from nnunet_3dct.formats.class_prediction import ClassPrediction
@@ -74,12 +75,6 @@ def evaluate_classification(
     return metrics
 
 
-def check_resampling(resamples: int, seed: int) -> None:
-    """Raise SettingsError for negative numbers."""
-    if resamples < 0 or seed < 0:
-        raise SettingsError(f"resamples and seed: expected integers >= 0, found {resamples} and {seed}.")
-
-
 def evaluate_predictions(
     predictions: Mapping[str, ClassPrediction],
     labels: ClassLabels,
@@ -111,7 +106,7 @@ def _intervals(cases: ClassifiedCases, resamples: int, seed: int) -> dict[str, A
     counts = draw_counts(cases.truth, resamples, seed)
     values = resampled_metrics(counts, cases.truth, cases.predicted, cases.probabilities, len(cases.names))
     return {
-        "confidence_intervals": {name: percentile_interval(row) for name, row in values.items() if row.ndim == 1},
+        "confidence_intervals": metric_intervals(values),
         "confidence_intervals_per_class": class_intervals(values),
         "bootstrap": {
             "method": "cases drawn with replacement within each true class; percentiles",

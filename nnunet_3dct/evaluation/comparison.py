@@ -10,10 +10,10 @@ from scipy.stats import binomtest, wilcoxon
 from typing_extensions import TypedDict
 
 from nnunet_3dct.errors import EvaluationError, SettingsError, listing
-from nnunet_3dct.evaluation.bootstrap import draw_counts, mean_interval, percentile_interval, resampled_metrics
+from nnunet_3dct.evaluation.bootstrap import check_resampling, draw_counts, mean_interval, percentile_interval
 from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS, class_metrics
-from nnunet_3dct.evaluation.classification import check_resampling
 from nnunet_3dct.evaluation.classified_cases import classified_cases
+from nnunet_3dct.evaluation.resampled_metrics import resampled_metrics
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
 from nnunet_3dct.formats.class_labels import load_class_labels
 from nnunet_3dct.formats.metrics_class import ClassComparison, ClassMetricName, McNemarTest, MetricDifference

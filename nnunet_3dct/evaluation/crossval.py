@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_3dct.errors import EvaluationError, listing
+from nnunet_3dct.evaluation.bootstrap import check_resampling
 from nnunet_3dct.evaluation.class_metrics import CLASS_METRICS
-from nnunet_3dct.evaluation.classification import check_resampling, evaluate_predictions
+from nnunet_3dct.evaluation.classification import evaluate_predictions
 from nnunet_3dct.evaluation.out_of_fold import FoldPredictions
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
 from nnunet_3dct.evaluation.segmentation_summary import summarize_structure

@@ -1,15 +1,22 @@
-"""Intervals: resamples, their metrics, their width."""
+"""Resamples of cases and patients, and intervals: what they hold, how wide they are."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
 from nnunet_3dct.cli.evaluate_classification import main
-from nnunet_3dct.evaluation.bootstrap import class_intervals, confidence_intervals, draw_counts, resampled_metrics
-from nnunet_3dct.evaluation.class_metrics import class_metrics
+from nnunet_3dct.evaluation.bootstrap import (
+    class_intervals,
+    confidence_intervals,
+    draw_counts,
+    draw_patients,
+    draw_units,
+    known_interval,
+    units_of,
+)
 from nnunet_3dct.evaluation.classification import evaluate_classification
+from nnunet_3dct.evaluation.resampled_metrics import resampled_metrics
 from tests.evaluation.predictions import (
     NAMES,
     SEED_CONFUSION,
@@ -17,54 +24,6 @@ from tests.evaluation.predictions import (
     probabilities_for,
     strict_json,
 )
-
-
-def probabilities_with_ties(predicted: np.ndarray) -> np.ndarray:
-    rows = probabilities_for(predicted).round(1) + 1e-3
-    return rows / rows.sum(axis=1, keepdims=True)
-
-
-def test_resampled_metrics_equal_scikit_learn_on_the_same_resample():
-    truth, predicted = expand(SEED_CONFUSION)
-    rows = probabilities_with_ties(predicted)
-    counts = draw_counts(truth, 50, seed=3)
-    values = resampled_metrics(counts, truth, predicted, rows)
-    for i, count in enumerate(counts.astype(int)):
-        drawn = np.repeat(np.arange(len(truth)), count)
-        t, p, one_hot = truth[drawn], predicted[drawn], np.eye(3)[truth[drawn]]
-        expected = {
-            "accuracy": sk.accuracy_score(t, p),
-            "balanced_accuracy": sk.balanced_accuracy_score(t, p),
-            "cohen_kappa": sk.cohen_kappa_score(t, p),
-            "matthews_corrcoef": sk.matthews_corrcoef(t, p),
-            "auc_macro": sk.roc_auc_score(t, rows[drawn], multi_class="ovr"),
-            "auc_per_class": sk.roc_auc_score(one_hot, rows[drawn], average=None),
-            "average_precision_macro": sk.average_precision_score(one_hot, rows[drawn]),
-            "average_precision_weighted": sk.average_precision_score(one_hot, rows[drawn], average="weighted"),
-            "brier_score": 3 * sk.mean_squared_error(one_hot, rows[drawn]),
-            "f1_per_class": sk.f1_score(t, p, average=None, zero_division=0),
-            "precision_weighted": sk.precision_score(t, p, average="weighted", zero_division=0),
-            "recall_macro": sk.recall_score(t, p, average="macro"),
-            "f1_macro": sk.f1_score(t, p, average="macro"),
-            "f1_weighted": sk.f1_score(t, p, average="weighted"),
-        }
-        for name, value in expected.items():
-            assert values[name][i] == pytest.approx(value), name
-
-
-TWO_CLASSES, ONE_CLASS = [[5, 1, 1], [2, 6, 0], [0, 0, 0]], [[3, 0, 2], [0, 0, 0], [0, 0, 0]]
-
-
-@pytest.mark.parametrize("confusion", [SEED_CONFUSION, TWO_CLASSES, ONE_CLASS])
-def test_metrics_of_the_unresampled_cases_are_the_point_metrics(confusion):
-    truth, predicted = expand(confusion)
-    rows = probabilities_with_ties(predicted)
-    point = class_metrics(truth, predicted, rows, NAMES)
-    found = resampled_metrics(np.ones((1, len(truth))), truth, predicted, rows)
-    assert {"auc_macro", "cohen_kappa"} <= set(found) or len(set(truth)) == 1
-    for name, values in found.items():
-        expected = [np.nan if v is None else v for v in np.atleast_1d(np.array(point[name], dtype=object))]
-        assert values[0] == pytest.approx(np.array(expected, dtype=float).squeeze(), nan_ok=True), name
 
 
 def test_every_number_has_an_interval_that_holds_it(seed_run):
@@ -78,7 +37,7 @@ def test_every_number_has_an_interval_that_holds_it(seed_run):
 
 
 def test_a_class_without_a_case_has_no_interval():
-    truth, predicted = expand(TWO_CLASSES)
+    truth, predicted = expand([[5, 1, 1], [2, 6, 0], [0, 0, 0]])
     values = resampled_metrics(draw_counts(truth, 20, 0), truth, predicted, probabilities_for(predicted))
     for name, intervals in class_intervals(values).items():
         assert [interval is None for interval in intervals] == [False, False, True], name
@@ -107,3 +66,38 @@ def test_bootstrap_zero_gives_no_intervals(seed_run, capsys):
     assert strict_json(predictions.parent / "out.json")["confidence_intervals"] is None
     assert not (predictions / "classification_metrics.json").exists()
     assert "95 %" not in capsys.readouterr().out
+
+
+def test_cases_of_a_patient_are_drawn_together_and_classes_keep_their_number_of_patients():
+    groups = {"a0": "A", "a1": "A", "b0": "B", "b1": "B", "b2": "B", "d0": "D"}
+    cases = ["a0", "a1", "b0", "b1", "b2", "c", "d0", "e"]
+    units = units_of(cases, groups)
+    assert units.tolist() == [0, 0, 1, 1, 1, 2, 3, 4]
+    truth = np.array([0, 0, 1, 1, 0, 0, 1, -1])  # B has one case of another class
+    counts = draw_units(truth, units, 500, 1)
+    assert (counts[:, 0] == counts[:, 1]).all() and (counts[:, 2] == counts[:, 4]).all()
+    assert (counts[:, 0] + counts[:, 5] == 2).all()  # A and C are of class 0
+    assert (counts[:, 2] + counts[:, 6] == 2).all()  # B and D are of class 1
+    assert (counts[:, 7] == 1).all()
+    assert len(np.unique(counts[:, 0])) == 3
+
+
+def test_without_patients_cases_are_drawn_as_elsewhere():
+    truth, _ = expand(SEED_CONFUSION)
+    assert np.array_equal(draw_units(truth, np.arange(36), 20, 7), draw_counts(truth, 20, 7))
+
+
+def test_patients_are_drawn_whatever_their_class_and_more_resamples_keep_the_first():
+    units = np.array([2, 0, 0, 1, 2])
+    counts = draw_patients(units, 400)
+    assert (counts[:, 0] == counts[:, 4]).all() and (counts[:, 1] == counts[:, 2]).all()
+    assert (counts[:, [0, 1, 3]].sum(axis=1) == 3).all()  # as many patients as there are
+    assert counts[:, [0, 1, 3]].mean(axis=0) == pytest.approx(np.ones(3), abs=0.15)
+    assert (counts[:, 3] == 0).any()  # a class that only this one has would be missing
+    assert np.array_equal(draw_patients(units, 20), counts[:20])
+
+
+def test_interval_of_what_has_a_value():
+    values = np.array([np.nan, *np.arange(101), np.nan])
+    assert known_interval(values) == pytest.approx((2.5, 97.5))
+    assert known_interval(np.full(3, np.nan)) is None

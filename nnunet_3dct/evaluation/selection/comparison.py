@@ -8,12 +8,12 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from nnunet_3dct.errors import EvaluationError
-from nnunet_3dct.evaluation.bootstrap import percentile_interval
+from nnunet_3dct.evaluation.bootstrap import classes_of_units, draw_units, known_interval
 from nnunet_3dct.evaluation.selection.candidates import Candidate
 from nnunet_3dct.evaluation.selection.correction import corrected_score, out_of_bag_counts, share_left_out
 from nnunet_3dct.evaluation.selection.differences import half_widths, small_sample_widening
 from nnunet_3dct.evaluation.selection.rule import DICE_MARGIN, Choice, choose
-from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, classes_of_units, draw_units, mean_dice
+from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, mean_dice
 from nnunet_3dct.formats.selection import (
     SELECTION_METRICS,
     ChosenCandidate,
@@ -126,7 +126,7 @@ def compare_candidates(
 
 def _score(value: float, resampled: np.ndarray) -> Score:
     """Value and percentile interval, both None where there is no value."""
-    given = resampled[~np.isnan(resampled)]
-    if np.isnan(value) or not len(given):
+    interval = known_interval(resampled)
+    if np.isnan(value) or interval is None:
         return {"value": None, "interval": None}
-    return {"value": float(value), "interval": percentile_interval(given)}
+    return {"value": float(value), "interval": interval}

@@ -7,12 +7,12 @@ classes, as the cases left out of a resample do: averages run over the classes t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_3dct.evaluation.bootstrap import draw_counts, resampled_auc
+from nnunet_3dct.evaluation.resampled_metrics import confusion_matrices, resampled_auc
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.selection import SelectionMetric
 
@@ -43,40 +43,6 @@ class ScoredCases:
         return np.asarray(self.truth != UNKNOWN)
 
 
-def units_of(cases: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
-    """Number of the patient of each case ``(N,)``; cases without an entry in ``groups`` stand alone."""
-    names = [groups.get(case, f"\0{case}") for case in cases]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names])
-
-
-def draw_units(truth: np.ndarray, units: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Draw patients, each with all its cases, with replacement and within each class.
-
-    The class of a patient is that of most of its cases, at a tie the lowest. With a patient for each case this is
-    :func:`~nnunet_3dct.evaluation.bootstrap.draw_counts`.
-
-    Args:
-        truth: class of every case ``(N,)``.
-        units: patient of every case ``(N,)``, numbered from 0.
-        resamples: R.
-        seed: of the random numbers.
-
-    Returns:
-        ``(R, N)`` float array: how often each case occurs in each resample.
-    """
-    return draw_counts(classes_of_units(truth, units), resamples, seed)[:, units]
-
-
-def classes_of_units(truth: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Class of each patient, that of most of its cases, at a tie the lowest."""
-    classes = []
-    for unit in range(units.max() + 1):
-        values, numbers = np.unique(truth[units == unit], return_counts=True)
-        classes.append(values[numbers.argmax()])
-    return np.array(classes)
-
-
 def class_scores(cases: ScoredCases, counts: np.ndarray, metric: SelectionMetric) -> np.ndarray:
     """Score every candidate on every resample.
 
@@ -95,7 +61,8 @@ def class_scores(cases: ScoredCases, counts: np.ndarray, metric: SelectionMetric
         columns = [None if p is None else p[known] for p in cases.probabilities]
         return np.stack([_auc(drawn, truth, p) for p in columns], axis=1)
     score = _macro_f1 if metric == "f1_macro" else _balanced_accuracy
-    return np.stack([score(_confusion(drawn, truth, p[known], cases.num_classes)) for p in cases.predicted], axis=1)
+    confusions = [confusion_matrices(drawn, truth, p[known], cases.num_classes) for p in cases.predicted]
+    return np.stack([score(confusion) for confusion in confusions], axis=1)
 
 
 def mean_dice(cases: ScoredCases, counts: np.ndarray) -> np.ndarray:
@@ -108,13 +75,6 @@ def mean_dice(cases: ScoredCases, counts: np.ndarray) -> np.ndarray:
     total = np.einsum("rn,knl->rkl", counts, np.nan_to_num(cases.dice), optimize=True)
     number = np.einsum("rn,knl->rkl", counts, given.astype(float), optimize=True)
     return _mean(np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0))
-
-
-def _confusion(counts: np.ndarray, truth: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
-    """``(R, C, C)``, rows truth."""
-    cells = np.eye(size * size)[truth * size + predicted]
-    confusion: np.ndarray = (counts @ cells).reshape(len(counts), size, size)
-    return confusion
 
 
 def _macro_f1(confusion: np.ndarray) -> np.ndarray:

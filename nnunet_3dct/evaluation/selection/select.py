@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_3dct.errors import EvaluationError, SettingsError, listing
-from nnunet_3dct.evaluation.classification import check_resampling
+from nnunet_3dct.evaluation.bootstrap import check_resampling, units_of
 from nnunet_3dct.evaluation.segmentation import check_num_processes
 from nnunet_3dct.evaluation.selection.candidates import (
     Candidate,
@@ -21,7 +21,7 @@ from nnunet_3dct.evaluation.selection.candidates import (
 from nnunet_3dct.evaluation.selection.comparison import compare_candidates
 from nnunet_3dct.evaluation.selection.dice import dice_of_cases, no_dice, pair_dice, single_dice
 from nnunet_3dct.evaluation.selection.models import TrainedModels, parse_model_name, read_models
-from nnunet_3dct.evaluation.selection.scores import ScoredCases, units_of
+from nnunet_3dct.evaluation.selection.scores import ScoredCases
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds
 from nnunet_3dct.formats.selection import SELECTION_METRICS, Selection, SelectionMetric, SelectionModel
 

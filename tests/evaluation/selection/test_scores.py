@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from nnunet_3dct.evaluation.bootstrap import draw_counts
-from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, draw_units, mean_dice, units_of
+from nnunet_3dct.evaluation.selection.scores import ScoredCases, class_scores, mean_dice
 
 
 def made(number: int = 30, candidates: int = 3, seed: int = 0) -> ScoredCases:
@@ -77,22 +77,3 @@ def test_dice_is_the_mean_over_cases_then_over_labels_without_empty_ones(counts)
         drawn = np.repeat(np.arange(30), count.astype(int))
         expected = [np.mean([np.nanmean(dice[drawn, label]) for label in range(2)]) for dice in cases.dice]
         assert found[row] == pytest.approx(expected)
-
-
-def test_cases_of_a_patient_are_drawn_together_and_classes_keep_their_number_of_patients():
-    groups = {"a0": "A", "a1": "A", "b0": "B", "b1": "B", "b2": "B", "d0": "D"}
-    cases = ["a0", "a1", "b0", "b1", "b2", "c", "d0", "e"]
-    units = units_of(cases, groups)
-    assert units.tolist() == [0, 0, 1, 1, 1, 2, 3, 4]
-    truth = np.array([0, 0, 1, 1, 0, 0, 1, -1])  # B has one case of another class
-    counts = draw_units(truth, units, 500, 1)
-    assert (counts[:, 0] == counts[:, 1]).all() and (counts[:, 2] == counts[:, 4]).all()
-    assert (counts[:, 0] + counts[:, 5] == 2).all()  # A and C are of class 0
-    assert (counts[:, 2] + counts[:, 6] == 2).all()  # B and D are of class 1
-    assert (counts[:, 7] == 1).all()
-    assert len(np.unique(counts[:, 0])) == 3
-
-
-def test_without_patients_cases_are_drawn_as_elsewhere():
-    truth = made().truth
-    assert np.array_equal(draw_units(truth, np.arange(30), 20, 7), draw_counts(truth, 20, 7))
