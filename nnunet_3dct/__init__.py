@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from nnunet_3dct.evaluation.crossval import cross_validate
     from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
     from nnunet_3dct.evaluation.selection.select import select_model
-    from nnunet_3dct.inference.predictor import Prediction, Predictor
+    from nnunet_3dct.inference.prediction import Prediction
+    from nnunet_3dct.inference.predictor import Predictor
     from nnunet_3dct.networks.heads import ClassificationHead, register_head
     from nnunet_3dct.phantom.dataset import write_phantom
     from nnunet_3dct.report import write_report
@@ -78,7 +79,7 @@ _HOMES = {
     "ImageError": "errors",
     "NNUNet3DCTError": "errors",
     "OutputError": "errors",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.prediction",
     "Predictor": "inference.predictor",
     "SettingsError": "errors",
     "TrainingError": "errors",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnunet_3dct.inference.predictor import Prediction, Predictor
+    from nnunet_3dct.inference.prediction import Prediction
+    from nnunet_3dct.inference.predictor import Predictor
 
 __all__ = ["Prediction", "Predictor"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from nnunet_3dct.inference import predictor
-
-        return getattr(predictor, name)
+        return getattr(import_module(f"{__name__}.{name.lower()}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
