@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_3dct.errors import CheckpointError, SettingsError, listing
@@ -11,6 +12,17 @@ from nnunet_3dct.errors import CheckpointError, SettingsError, listing
 RAW, PREPROCESSED, RESULTS = FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 SPLITS_FILE = "splits_final.json"
 DATASET_FILE = "dataset.json"
+SEPARATOR = "__"  # in the names of model folders
+MODEL_FOLDERS = "*__*__*"
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Parts of the name of a model folder."""
+
+    trainer: str
+    plans: str
+    configuration: str
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -96,7 +108,7 @@ def find_model_folder(dataset: str, trainer: str, plans: str, configuration: str
     wanted = base / f"{trainer}__{plans}__{configuration}"
     if wanted.is_dir():
         return wanted
-    present = sorted(path.name for path in base.glob("*__*__*")) if base.is_dir() else []
+    present = sorted(path.name for path in base.glob(MODEL_FOLDERS)) if base.is_dir() else []
     relatives = [n for n in present if n.startswith(trainer) and n.endswith(f"__{plans}__{configuration}")]
     if len(relatives) == 1:
         return base / relatives[0]
@@ -104,6 +116,21 @@ def find_model_folder(dataset: str, trainer: str, plans: str, configuration: str
         f"Model folder {wanted}: expected a trained model, found none. Present in {base}: "
         f"{listing(present) or 'nothing'}. Check dataset, trainer, plans and configuration."
     )
+
+
+def parse_model_name(folder: Path) -> ModelName:
+    """Trainer, plans and configuration of ``<trainer>__<plans>__<configuration>``.
+
+    Raises:
+        CheckpointError: the folder has another name.
+    """
+    parts = Path(folder).resolve().name.split(SEPARATOR)
+    if len(parts) != 3 or not all(parts):
+        raise CheckpointError(
+            f"Model folder {folder}: expected the name <trainer>__<plans>__<configuration>, found "
+            f"{Path(folder).resolve().name}. Give the folder that nnU-Net made for the model."
+        )
+    return ModelName(*parts)
 
 
 def find_folds(folder: Path, wanted: Sequence[str] | None, checkpoint_name: str) -> list[int | str]:

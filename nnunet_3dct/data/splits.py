@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, Stratified
 
 from nnunet_3dct.errors import ClassLabelsError, OutputError, SettingsError, listing
 from nnunet_3dct.formats.atomic import write_json
+from nnunet_3dct.formats.class_label_files import patients_of
 from nnunet_3dct.formats.class_labels import UNKNOWN
 from nnunet_3dct.formats.splits_file import PARTS, Splits
 from nnunet_3dct.formats.splits_file import read_splits as read_splits
@@ -46,7 +47,7 @@ def stratified_splits(
         ClassLabelsError: fewer cases, or patients, than folds.
     """
     cases = sorted(cases)
-    units = _units(cases, groups or {})
+    units = patients_of(cases, groups or {})
     most = len(set(units))
     if not 2 <= folds <= most:
         number = f"{len(cases)} cases{f' of {most} patients' if groups else ''}"
@@ -77,12 +78,7 @@ def stratified_splits(
 
 def count_patients(cases: Sequence[str], groups: Mapping[str, str]) -> int:
     """Number of patients whom ``cases`` come from; cases without an entry in ``groups`` stand alone."""
-    return len(set(_units(cases, groups)))
-
-
-def _units(cases: Sequence[str], groups: Mapping[str, str]) -> list[str]:
-    """Patient of each case, or a name of its own."""
-    return [groups.get(case, f"\0{case}") for case in cases]
+    return len(set(patients_of(cases, groups)))
 
 
 def folds_without_class(splits: Splits, classes: Mapping[str, int], num_classes: int) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.evaluation.resampled_metrics import PER_CLASS, resampled_metrics
+from nnunet_3dct.formats.class_label_files import patients_of
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -43,7 +44,7 @@ def draw_counts(truth: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 def units_of(cases: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
     """Number of the patient of each case ``(N,)``; cases without an entry in ``groups`` stand alone."""
-    names = [groups.get(case, f"\0{case}") for case in cases]
+    names = patients_of(cases, groups)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
 

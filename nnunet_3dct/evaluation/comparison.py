@@ -16,10 +16,9 @@ from nnunet_3dct.evaluation.classified_cases import classified_cases
 from nnunet_3dct.evaluation.resampled_metrics import resampled_metrics
 from nnunet_3dct.evaluation.segmentation import evaluate_segmentation
 from nnunet_3dct.formats.class_labels import load_class_labels
-from nnunet_3dct.formats.metrics_class import ClassComparison, ClassMetricName, McNemarTest, MetricDifference
+from nnunet_3dct.formats.metrics_class import ClassComparison, ClassMetricName, Interval, McNemarTest, MetricDifference
 from nnunet_3dct.formats.metrics_segmentation import (
     DiceDifference,
-    Interval,
     SegmentationComparison,
     SegmentationMetrics,
     StructureComparison,

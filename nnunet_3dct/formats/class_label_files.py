@@ -142,6 +142,11 @@ def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, table
 
 
+def patients_of(cases: Iterable[str], groups: Mapping[str, str]) -> list[str]:
+    """Patient of each case; one without an entry in ``groups`` stands alone, under a name that no patient has."""
+    return [groups.get(case, f"\0{case}") for case in cases]
+
+
 def _groups(rows: Iterable[Mapping[str, str]], path: Path) -> dict[str, str]:
     """Patient of each case for which the table states one."""
     groups: dict[str, str] = {}

@@ -21,6 +21,7 @@ from nnunet_3dct.formats.image_folders import labels_left_out, list_labels
 from nnunet_3dct.formats.image_readers import DatasetJson, ImageProperties, ImageReader, choose_reader
 from nnunet_3dct.formats.label_values import Rounding, check_finite_labels, whole_labels
 
+PROBABILITIES, PLACEMENT = PROBABILITY_SUFFIXES = (".npz", ".pkl")  # nnU-Net's, of the voxels of a segmentation
 PLANS_FILE = "plans.json"  # beside the dataset.json of a model folder
 
 

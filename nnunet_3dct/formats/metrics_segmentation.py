@@ -9,12 +9,13 @@ from typing import Literal
 
 from typing_extensions import NotRequired, TypedDict
 
+from nnunet_3dct.formats.metrics_class import Interval
+
 SEGMENTATION_METRICS = "segmentation_metrics.json"
 WHOLE_ORGAN_SUMMARY = "whole_pancreas_summary.json"
 WHOLE_ORGAN = "whole_organ"  # structure made of all foreground labels, in segmentation_metrics.json
 WHOLE_PANCREAS = "whole_pancreas"  # the same in whole_pancreas_summary.json
 
-Interval = tuple[float, float]
 AveragedMetric = Literal["Dice", "IoU", "NSD", "HD95", "volume_error_ml", "volume_error_percent"]
 LesionCount = Literal["lesions_reference", "lesions_found", "lesions_missed", "lesions_predicted", "lesions_false"]
 Volume = Literal["volume_reference_ml", "volume_prediction_ml"]

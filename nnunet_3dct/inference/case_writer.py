@@ -19,6 +19,7 @@ from nnunet_3dct.formats.class_files import ClassFile, class_file_path, read_cla
 from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
+from nnunet_3dct.formats.label_volumes import PLACEMENT, PROBABILITIES, PROBABILITY_SUFFIXES
 from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
 from nnunet_3dct.inference.explanation import write_evidence
 from nnunet_3dct.inference.model import TrainedModel
@@ -131,7 +132,7 @@ class CaseWriter:
     def _remove(self, case: str) -> None:
         """Delete what an earlier run left and would not fit the new segmentation, which itself goes first."""
         self._segmentation(self.output_folder, case).unlink(missing_ok=True)
-        for suffix in (".npz", ".pkl"):
+        for suffix in PROBABILITY_SUFFIXES:
             (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
         evidence_path(self.output_folder, case, self.ending).unlink(missing_ok=True)
 
@@ -150,9 +151,9 @@ class CaseWriter:
             if self.model.options.explain:
                 check_image_file(evidence_path(self.output_folder, case, self.ending))
             if self.save_probabilities:
-                if not (self.output_folder / f"{case}.pkl").is_file():
+                if not (self.output_folder / f"{case}{PLACEMENT}").is_file():
                     return False
-                with zipfile.ZipFile(self.output_folder / f"{case}.npz") as archive:
+                with zipfile.ZipFile(self.output_folder / f"{case}{PROBABILITIES}") as archive:
                     return archive.testzip() is None
         except (ImageError, EvaluationError, OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
             return False

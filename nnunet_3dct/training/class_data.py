@@ -12,8 +12,7 @@ from nnunet_3dct.data.splits import SPLITS_FILE, stratified_splits, write_splits
 from nnunet_3dct.errors import listing
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.settings import Settings
-
-Choice = str | Sequence[float]  # of class weights: "none", "balanced" or the weights themselves
+from nnunet_3dct.training.class_loss import Weights
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class ClassWeighting:
         remark: for the log, None if there is nothing to say.
     """
 
-    patches: Choice
-    volumes: Choice
+    patches: Weights
+    volumes: Weights
     remark: str | None = None
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.formats.class_labels import UNKNOWN
 
+Weights = str | Sequence[float]  # of classes: "none", "balanced" or the weights themselves
+
 
 def class_loss(
     logits: Tensor,

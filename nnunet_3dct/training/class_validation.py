@@ -19,6 +19,7 @@ from nnunet_3dct.formats.class_files import CLASS_FILES, CLASS_SUFFIX, class_fil
 from nnunet_3dct.formats.class_labels import UNKNOWN, ClassLabels
 from nnunet_3dct.formats.class_prediction import ClassPrediction
 from nnunet_3dct.formats.class_tables import write_class_tables
+from nnunet_3dct.formats.label_volumes import PROBABILITY_SUFFIXES
 from nnunet_3dct.formats.metrics_class import CLASSIFICATION_METRICS
 from nnunet_3dct.inference.aggregation import CaseClass, passes_per_window
 from nnunet_3dct.inference.recording import RecordingNetwork
@@ -214,7 +215,7 @@ def set_aside_other_cases(folder: Path, cases: Collection[str], file_ending: str
     Returns:
         A line for the log if there were any.
     """
-    endings = (CLASS_SUFFIX, file_ending, ".npz", ".pkl")
+    endings = (CLASS_SUFFIX, file_ending, *PROBABILITY_SUFFIXES)
     moved = set()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         ending = next((ending for ending in endings if path.name.endswith(ending)), None)

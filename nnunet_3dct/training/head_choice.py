@@ -16,15 +16,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from nnunet_3dct.evaluation.temperature import fit_temperature
 from nnunet_3dct.networks.case_layout import COVARIATES, MEASURED, CaseLayout
-from nnunet_3dct.training.class_loss import class_weights
+from nnunet_3dct.training.class_loss import Weights, class_weights
 from nnunet_3dct.training.linear_classifiers import LDA, LOGISTIC, STRENGTHS, Candidate, Linear, Scaling
 
 FOLDS, REPEATS = 5, 3
 AVERAGED = 3  # classifiers
 WIDEST = 1500  # columns of a candidate; wider ones cost minutes and do not win
 LIMIT = 5.0
-
-Weights = str | Sequence[float]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,19 @@ import numpy as np
 
 from nnunet_3dct.errors import EvaluationError, ImageError, listing
 from nnunet_3dct.evaluation.case_segmentation import structure_labels
-from nnunet_3dct.evaluation.selection.models import parse_model_name
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds
 from nnunet_3dct.formats.image_readers import ImageReader
-from nnunet_3dct.formats.label_volumes import LabelScheme, find_reader, load_label_scheme, read_pair
+from nnunet_3dct.formats.label_volumes import (
+    PROBABILITIES,
+    PROBABILITY_SUFFIXES,
+    LabelScheme,
+    find_reader,
+    load_label_scheme,
+    read_pair,
+)
 from nnunet_3dct.formats.metrics_segmentation import WHOLE_ORGAN
+from nnunet_3dct.paths import parse_model_name
 
-PROBABILITY_SUFFIXES = (".npz", ".pkl")  # nnU-Net's, of the probabilities and of what places them
 SHOWN = 3
 
 
@@ -129,7 +135,7 @@ def pair_dice(
 
         def merge(case: str) -> Path:
             target = Path(made) / f"{case}{ending}"
-            files = [str(folder[case] / f"{case}.npz") for folder in folders]
+            files = [str(folder[case] / f"{case}{PROBABILITIES}") for folder in folders]
             try:
                 merge_files(files, str(target).removesuffix(ending), ending, compare.reader, labels, False)
             except Exception as error:  # of NumPy, zipfile, pickle, each reader its own

@@ -9,22 +9,12 @@ from pathlib import Path
 from nnunet_3dct.errors import CheckpointError, EvaluationError, NNUNet3DCTError, SettingsError, listing
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds, find_dataset, find_trained_folds
 from nnunet_3dct.formats.class_files import CLASS_FILES, classified_in
-from nnunet_3dct.paths import RESULTS, dataset_name, nnunet_folder
+from nnunet_3dct.paths import MODEL_FOLDERS, RESULTS, SEPARATOR, dataset_name, nnunet_folder, parse_model_name
 
-SEPARATOR = "__"
 NO_CLASSES = (
     f"no fold_X/validation/{CLASS_FILES}: a model without a class head, or its validation has not run "
     "(nnUNetv2_train ... --val)"
 )
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """Parts of the name of a model folder."""
-
-    trainer: str
-    plans: str
-    configuration: str
 
 
 @dataclass
@@ -40,21 +30,6 @@ class TrainedModels:
     models: list[TrainedFolds] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-
-
-def parse_model_name(folder: Path) -> ModelName:
-    """Trainer, plans and configuration of ``<trainer>__<plans>__<configuration>``.
-
-    Raises:
-        CheckpointError: the folder has another name.
-    """
-    parts = Path(folder).resolve().name.split(SEPARATOR)
-    if len(parts) != 3 or not all(parts):
-        raise CheckpointError(
-            f"Model folder {folder}: expected the name <trainer>__<plans>__<configuration>, found "
-            f"{Path(folder).resolve().name}. Give the folder that nnU-Net made for the model."
-        )
-    return ModelName(*parts)
 
 
 def read_models(
@@ -138,7 +113,7 @@ def _folders_of(
     base = nnunet_folder(RESULTS) / name
     present = {
         path.resolve(): parse_model_name(path)
-        for path in sorted(base.glob("*__*__*"))
+        for path in sorted(base.glob(MODEL_FOLDERS))
         if path.is_dir() and path.name.count(SEPARATOR) == 2
     }
     wanted = (("trainer", trainers), ("plans", plans), ("configuration", configurations))

@@ -20,10 +20,11 @@ from nnunet_3dct.evaluation.selection.candidates import (
 )
 from nnunet_3dct.evaluation.selection.comparison import compare_candidates
 from nnunet_3dct.evaluation.selection.dice import dice_of_cases, no_dice, pair_dice, single_dice
-from nnunet_3dct.evaluation.selection.models import TrainedModels, parse_model_name, read_models
+from nnunet_3dct.evaluation.selection.models import TrainedModels, read_models
 from nnunet_3dct.evaluation.selection.scores import ScoredCases
 from nnunet_3dct.evaluation.trained_folds import TrainedFolds
 from nnunet_3dct.formats.selection import SELECTION_METRICS, Selection, SelectionMetric, SelectionModel
+from nnunet_3dct.paths import SEPARATOR, parse_model_name
 
 STOCK = "nnUNetTrainer_CLSHeadSumFT"
 FEWEST_RESAMPLES = 100
@@ -170,7 +171,7 @@ def find_reference(reference: str | None, names: Sequence[str]) -> int:
 
 def trainer_of(name: str) -> str:
     """Trainer in the name of a model."""
-    return name.rpartition("/")[2].split("__")[0]
+    return name.rpartition("/")[2].split(SEPARATOR)[0]
 
 
 @dataclass
