@@ -53,7 +53,7 @@ $(OLDEST_VENV)/.installed: pyproject.toml $(shell find nnunetv2 -name '*.py')
 	touch $@
 
 test-oldest: $(OLDEST_VENV)/.installed
-	$(OLDEST_VENV)/bin/python -m pytest -m "not slow" tests/test_upstream.py tests/formats tests/networks \
+	$(OLDEST_VENV)/bin/python -m pytest -m "not slow" tests/upstream tests/formats tests/networks \
 		tests/evaluation tests/inference/test_predict.py tests/inference/test_backends.py tests/training/test_end_to_end.py
 
 # all figures; the cases are those of the demo, which has to be there

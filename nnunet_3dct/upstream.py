@@ -1,7 +1,7 @@
 """Every name of nnU-Net and of the libraries beneath it that this project uses.
 
 None of them is a public interface with a promise of stability. They are listed here and imported nowhere else, and
-``tests/test_upstream.py`` checks for each the behaviour that we rely on, so that an upgrade of nnU-Net is a change to
+``tests/upstream`` checks for each the behaviour that we rely on, so that an upgrade of nnU-Net is a change to
 this table and, where something moved, a red test.
 
 A name is imported when it is first asked for: most of these modules bring in torch.
