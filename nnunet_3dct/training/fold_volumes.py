@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from nnunet_3dct.inference.preprocessing import network_spacing
 from nnunet_3dct.inference.recording import recording_predictor
 from nnunet_3dct.inference.windows import AboutCase, Windows
+from nnunet_3dct.training import fit_head
 from nnunet_3dct.training.class_data import known
 from nnunet_3dct.training.class_score import STEP_SIZE, ClassScore, score_cases
-from nnunet_3dct.training.fit_head import KnownCases, Refit, refit
 from nnunet_3dct.training.volumes import VolumeRunner, WholeVolumes
 
 if TYPE_CHECKING:
@@ -59,16 +59,16 @@ def score_validation_cases(trainer: MultiTaskTrainer) -> ClassScore:
     return score_cases(probs, trainer.class_labels.by_case)
 
 
-def refit_head(trainer: MultiTaskTrainer) -> Refit:
+def refit_head(trainer: MultiTaskTrainer) -> fit_head.Refit:
     """Fit the case head to the training cases of known class; the network is not changed."""
     training, runner = trainer.fold_labels.training, volume_runner(trainer)
     classes = {case: training[case] for case in known(training)}
     unseen = tuple(case for case in trainer.fold_labels.validation if case not in training)
     cases = sorted({*classes, *unseen})
-    return refit(
+    return fit_head.refit(
         trainer.multitask_network.cls_head,
         lambda: runner.columns(cases),
-        KnownCases(classes, trainer.class_labels.groups, unseen, trainer.preflight.clinical),
+        fit_head.KnownCases(classes, trainer.class_labels.groups, unseen, trainer.preflight.clinical),
         trainer.preflight.weighting.volumes,
         trainer.gather,
     )
