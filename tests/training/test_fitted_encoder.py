@@ -57,7 +57,8 @@ def features(model: Path, encoder: Path | None = None) -> CaseFeatures:
 def test_fit_and_prediction_with_the_encoder_of_another_model(
     stage_1: Path, images: Path, toy_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = foreign.results_folder(tmp_path, foreign.old_format(foreign.plans(toy_root)))
+    plans = foreign.old_format(foreign.plans(toy_root))
+    folder = foreign.results_folder(tmp_path, plans)
     assert exit_code("--encoder", str(folder)) == 0
     said = capsys.readouterr().out
     assert f"Features come from the encoder of {folder / FINAL} trained on {foreign.DATASET}: 4 stages" in said
@@ -66,6 +67,9 @@ def test_fit_and_prediction_with_the_encoder_of_another_model(
     assert result["encoder"] == str(folder / FINAL) and result["out_of_fold"]["n_samples"] == len(toy.VALIDATION)
     before, after = (torch.load(m / FINAL, weights_only=m == output)["network_weights"] for m in (stage_1, output))
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    head = torch.load(output / FINAL, weights_only=True)["cls_head_state"]
+    for name, value in foreign.network(plans).encoder.state_dict().items():
+        assert torch.equal(head[f"encoder.{name}"], value), name
     shutil.rmtree(folder)  # the checkpoint holds all that prediction needs
     for backend in ("torch", "openvino"):
         flags = ("-tr", TRAINER, "--backend", backend, "--precision", "f32", "--tta", "pair", "--explain")
