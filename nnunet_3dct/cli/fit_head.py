@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_3dct.cli.model_flags import add_device, add_folds, add_model, add_target_labels
 from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.errors import SettingsError
 
 if TYPE_CHECKING:  # loads torch
     from nnunet_3dct.training.fitted_model import HeadFit
+
+STOCK = "nnUNetTrainer"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,24 +27,26 @@ def build_parser() -> argparse.ArgumentParser:
         "cases. Writes stage-2 checkpoints that nnUNet3DCT_predict takes, the out-of-fold estimate and the "
         "calibration.",
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of a preprocessed dataset")
-    parser.add_argument("-tr", default="nnUNetTrainer", help="trainer of the segmentation. Default: %(default)s")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans. Default: %(default)s")
-    parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds. Default: all that are trained")
-    parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint. Default: %(default)s")
+    add_model(parser, STOCK, " of the segmentation")
+    add_folds(parser, "folds. Default: all that are trained")
+    parser.add_argument(
+        "--encoder",
+        "-pretrained_weights",
+        metavar="PATH",
+        help="take the network's features from the encoder of another training, as it is: a checkpoint of nnU-Net, its "
+        "folder of a trained model (as TotalSegmentator ships them) or a state_dict. The segmentation stays that of "
+        "-tr. Default: the segmentation's own features",
+    )
     parser.add_argument(
         "-o",
         type=Path,
         metavar="FOLDER",
         help="folder of the new model. Default: that of nnUNetTrainer_CLSHeadLesion beside the segmentation's",
     )
-    parser.add_argument(
-        "-device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:1, cpu or mps. Default: %(default)s"
-    )
+    add_device(parser)
     parser.add_argument("--backend", default="auto", metavar="NAME", help="auto, torch or openvino")
     parser.add_argument("--precision", default="auto", metavar="NAME", help="auto, f32, bf16 or fp16")
-    parser.add_argument("--target_labels", metavar="LABELS", help="as NNUNETV2_MT_TARGET_LABELS")
+    add_target_labels(parser, "the checkpoint's, else all foreground")
     parser.add_argument(
         "--class_weights", metavar="WEIGHTS", default="balanced", help="as NNUNETV2_MT_CLASS_WEIGHTS. Default: balanced"
     )
@@ -82,6 +87,7 @@ def _fit(args: argparse.Namespace) -> None:
         output,
         folds=find_folds(model, args.f, args.chk),
         checkpoint_name=args.chk,
+        encoder=args.encoder,
         target_labels=asked.target_labels,
         weights=asked.class_weights or "balanced",
         device=args.device,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunet_3dct.cli.model_flags import add_device, add_folds, add_model, add_target_labels
 from nnunet_3dct.cli.runner import run_command
 from nnunet_3dct.errors import SettingsError
 from nnunet_3dct.evaluation.trained_folds import find_dataset
@@ -20,18 +21,10 @@ def build_parser() -> argparse.ArgumentParser:
         "features and on intensity and shape of the target that it outlines, and scores them on whole validation "
         "volumes beside the network's own head. A head that does not beat them is not worth its parameters.",
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of a preprocessed dataset")
-    parser.add_argument("-tr", default="nnUNetTrainer_CLSHeadSumFT", help="trainer. Default: %(default)s")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans. Default: %(default)s")
-    parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds; several are put together. Default: all found")
-    parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint. Default: %(default)s")
-    parser.add_argument(
-        "-device", default="auto", metavar="DEVICE", help="auto, cuda, cuda:1, cpu or mps. Default: %(default)s"
-    )
-    parser.add_argument(
-        "--target_labels", metavar="LABELS", help="as NNUNETV2_MT_TARGET_LABELS; default: the checkpoint's"
-    )
+    add_model(parser)
+    add_folds(parser, "folds; several are put together. Default: all found")
+    add_device(parser)
+    add_target_labels(parser, "the checkpoint's, else all foreground")
     parser.add_argument("-o", type=Path, help="output file. Default: probe.json in the model folder")
     return parser
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from nnunet_3dct.cli.model_flags import add_model
+
 if TYPE_CHECKING:
     from nnunet_3dct.evaluation.trained_folds import TrainedFolds
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """nnU-Net's flags that name a model."""
-    parser.add_argument("-d", required=True, metavar="DATASET", help="name or id of a preprocessed dataset")
-    parser.add_argument("-tr", default="nnUNetTrainer_CLSHeadSumFT", help="trainer. Default: %(default)s")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans. Default: %(default)s")
-    parser.add_argument("-c", default="3d_fullres", help="configuration. Default: %(default)s")
+    add_model(parser)
     parser.add_argument("-f", nargs="+", type=int, metavar="FOLD", help="folds. Default: all with a validation")
 
 

@@ -95,6 +95,15 @@ class Checkpoint(dict[str, Any]):
         return str(self["init_args"]["configuration"])
 
     @property
+    def plans(self) -> dict[str, Any] | None:
+        """nnU-Net's plans that the network was trained with; None where they, or the configuration, are not noted."""
+        noted = self.get("init_args")
+        if not isinstance(noted, dict) or "configuration" not in noted or not isinstance(noted.get("plans"), dict):
+            return None
+        plans: dict[str, Any] = noted["plans"]
+        return plans
+
+    @property
     def fold(self) -> int | str | None:
         """Which the network was trained for; None where it is not noted."""
         fold: int | str | None = self.get("init_args", {}).get("fold")

@@ -15,11 +15,13 @@ class UNetFeatures(NamedTuple):
         encoder: ``(B, C, ...)`` of every encoder stage, fine to coarse; the last is the bottleneck.
         decoder: ``(B, C, ...)`` of every decoder stage, coarse to fine.
         logits: segmentation logits at full resolution ``(B, L, ...)``.
+        image: that the network was shown ``(B, C, ...)``, for heads that look at it with other eyes.
     """
 
     encoder: list[Tensor]
     decoder: list[Tensor]
     logits: Tensor
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)

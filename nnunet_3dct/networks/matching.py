@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
 from nnunet_3dct.errors import CheckpointError
 from nnunet_3dct.formats.checkpoint import State
-from nnunet_3dct.formats.pretrained import read_pretrained
 
 LEAST_SHARE = 0.5
 ENCODER = "encoder."
@@ -79,8 +77,7 @@ def match_weights(expected: State, found: State, source: str) -> MatchedWeights:
         if other is not None and other.shape == value.shape:
             weights[name] = other
         elif not _is_second_name(name):
-            shapes = f"expected shape {tuple(value.shape)}, found {tuple(other.shape)}" if other is not None else None
-            left_out[name] = shapes or "missing in the checkpoint"
+            left_out[name] = _shapes(value, other)
     unused = [name for name in found if name not in expected and not _is_second_name(name)]
     encoder = [name for name in expected if name.startswith(ENCODER) and not _is_second_name(name)]
     sizes = {name: expected[name].numel() for name in encoder}
@@ -97,33 +94,49 @@ def match_weights(expected: State, found: State, source: str) -> MatchedWeights:
     return matched
 
 
-def encoder_weights(expected: State, path: Path | str) -> MatchedWeights:
-    """Weights for an encoder that is not trained further: of those all have to fit.
+def encoder_part(state: State) -> dict[str, Tensor]:
+    """The encoder in the state of a U-Net, under the encoder's own names; a state without any is taken for one."""
+    for prefix in (ENCODER, ENCODER_AGAIN):
+        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if part:
+            return part
+    return dict(state)
+
+
+def encoder_weights(expected: State, found: State, source: str, remedy: str) -> dict[str, Tensor]:
+    """Weights for an encoder that is not trained further: all have to fit.
 
     Args:
-        expected: state of the network; meta tensors will do.
-        path: whatever :func:`~nnunet_3dct.formats.pretrained.read_pretrained` reads.
+        expected: state of the encoder.
+        found: see :func:`encoder_part`; what has no place is left out.
+        source: name of the checkpoint, for messages.
+        remedy: what to do if they do not fit, for messages.
 
     Returns:
-        The encoder's weights alone, for ``load_state_dict(..., strict=False)`` of the whole network.
+        Weights under the encoder's names; of layers with two names one may be missing.
 
     Raises:
-        CheckpointError: the file cannot be read, or weights of the encoder are missing or of another shape.
+        CheckpointError: weights are missing or of another shape.
     """
-    checkpoint = read_pretrained(path, mmap=True)
-    encoder, found = (
-        {name: value for name, value in state.items() if name.startswith((ENCODER, ENCODER_AGAIN))}
-        for state in (expected, checkpoint.unet_weights)
-    )
-    matched = match_weights(encoder, found, checkpoint.source)
-    if matched.left_out:
-        missing = [f"{name}: {reason}" for name, reason in matched.left_out.items()]
+    weights: dict[str, Tensor] = {}
+    problems = []
+    fitting = total = 0
+    for name, value in expected.items():
+        other = found.get(name)
+        if _is_second_name(name):
+            continue
+        total += value.numel()
+        if other is not None and other.shape == value.shape:
+            weights[name] = other
+            fitting += value.numel()
+        else:
+            problems.append(f"{name}: {_shapes(value, other)}")
+    if problems:
         raise CheckpointError(
-            f"Checkpoint {checkpoint.source}: expected all weights of the encoder, which is not trained further, found "
-            f"{len(missing)} that do not fit. The number of image channels has to be the same too.\n  "
-            + "\n  ".join(missing[:SHOWN])
+            f"Encoder {source}: expected all its weights, as it is not trained further, found {fitting / total:.0%} "
+            f"that fit. {remedy} {len(problems)} parameters differ:\n  " + "\n  ".join(problems[:SHOWN])
         )
-    return matched
+    return weights
 
 
 def _look_up(found: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -133,6 +146,12 @@ def _look_up(found: Mapping[str, Tensor], name: str) -> Tensor | None:
     if name.startswith(ENCODER) and name not in found:
         name = f"decoder.{name}"
     return found.get(name)
+
+
+def _shapes(expected: Tensor, found: Tensor | None) -> str:
+    if found is None:
+        return "missing in the checkpoint"
+    return f"expected shape {tuple(expected.shape)}, found {tuple(found.shape)}"
 
 
 def _is_second_name(name: str) -> bool:

@@ -56,7 +56,7 @@ class MultiTaskUNet(nn.Module):
         skips = self.encoder(x)
         segmentation, features = self._decode(skips)
         full_resolution = segmentation[0] if isinstance(segmentation, list) else segmentation
-        return segmentation, UNetFeatures(skips, features, full_resolution)
+        return segmentation, UNetFeatures(skips, features, full_resolution, x)
 
     def _decode(self, skips: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor]]:
         """The decoder's own layers in their order; keeps every stage's features, coarse to fine."""

@@ -21,6 +21,7 @@ from nnunet_3dct.inference.measurements import measurement_names
 from nnunet_3dct.inference.preprocessing import network_spacing
 from nnunet_3dct.inference.windows import AboutCase, Windows
 from nnunet_3dct.networks.build import build_unet
+from nnunet_3dct.networks.foreign_encoder import ForeignEncoder
 from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.networks.multitask_unet import MultiTaskUNet, feature_spec
 from nnunet_3dct.networks.target import TargetLabels
@@ -40,6 +41,7 @@ class CaseFeatures:
         target_labels: voxel labels that carry the class; None for the checkpoint's own, else all foreground.
         num_classes: of the head.
         device: where the network runs.
+        encoder: of another training, whose features take the place of the network's own; None for none.
         backend, precision: see :func:`~nnunet_3dct.inference.backends.make_backend`.
         on_message: told of what takes long.
 
@@ -62,6 +64,7 @@ class CaseFeatures:
         num_classes: int,
         device: torch.device,
         *,
+        encoder: ForeignEncoder | None = None,
         backend: str = "auto",
         precision: str = "auto",
         on_message: Message | None = None,
@@ -84,7 +87,10 @@ class CaseFeatures:
             regions=self.target.has_regions,
             channels=channels,
             measured=measurement_names(channels),
+            encoder=None if encoder is None else encoder.config,
         )
+        if encoder is not None:
+            self.head.encoder = encoder.build()
         self.network = MultiTaskUNet(unet, self.head).eval()
         patch = tuple(self._configuration.patch_size)
         inputs = determine_num_input_channels(self._plans, self._configuration, dataset_json)
@@ -140,6 +146,8 @@ class CaseFeatures:
             "spacing": list(self._configuration.spacing),
             "backend": self._backend.describe(),
         }
+        if self.head.encoder is not None:
+            settings["encoder"] = fingerprint(self.head.encoder.state_dict())
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 

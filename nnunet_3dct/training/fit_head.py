@@ -160,8 +160,10 @@ def with_covariates(head: CaseHead, features: Columns, known: KnownCases) -> tup
 
 
 def head_like(head: CaseHead, **options: Any) -> CaseHead:
-    """A new head of the same network with other options, on the same device."""
+    """A new head of the same network and encoder with other options, on the same device."""
     new = CaseHead(head.spec, head.num_classes, **{**head.options, **options})
+    if new.encoder is not None and head.encoder is not None:
+        new.encoder.load_state_dict(head.encoder.state_dict())
     return new.to(head.classifier.weight.device)
 
 

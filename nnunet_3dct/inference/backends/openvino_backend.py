@@ -246,7 +246,7 @@ def _store(model: Any, folder: Path) -> None:
 
 
 def _key(network: Summarizing, window_shape: Sequence[int]) -> str:
-    """Fingerprint of weights, architecture, window and versions; of a head of whole cases only its target.
+    """Fingerprint of weights, architecture, window and versions; of a head of whole cases only target and encoder.
 
     What such a head makes of the features is not in the graph: a head that is fitted anew needs no new conversion.
     """
@@ -258,7 +258,9 @@ def _key(network: Summarizing, window_shape: Sequence[int]) -> str:
     if isinstance(head, WholeCaseHead):
         parts = (network.network.encoder, network.network.decoder, head.name, head.target_channels, head.regions)
         digest.update(repr(parts).encode())
-        state = {name: tensor for name, tensor in state.items() if "cls_head." not in name}
+        if head.encoder is not None:  # runs in the graph
+            digest.update(repr(head.encoder).encode())
+        state = {n: tensor for n, tensor in state.items() if "cls_head." not in n or "cls_head.encoder." in n}
     else:
         digest.update(repr(network).encode())
         digest.update(repr((head.name, head.num_classes, sorted(head.options.items()))).encode())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnunet_3dct.formats.clinical_columns import Value
 from nnunet_3dct.networks.attribution import hirescam
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.frozen_encoder import FrozenEncoder
 from nnunet_3dct.networks.standardize import RunningStandardize
 
 
@@ -110,6 +111,7 @@ class WholeCaseHead(ClassificationHead):
             :func:`~nnunet_3dct.networks.pooling.target_probability`.
         channels: of the image; a cascade's network gets more.
         measures: whether columns measured of the image follow those of the network.
+        encoder: that is looked at in place of the network's own features; None for none.
     """
 
     averages_mirrors = False
@@ -117,6 +119,10 @@ class WholeCaseHead(ClassificationHead):
     regions: bool
     channels: int
     measures: bool
+
+    def __init__(self, spec: FeatureSpec, num_classes: int, **options: Any) -> None:
+        super().__init__(spec, num_classes, **options)
+        self.encoder: FrozenEncoder | None = None
 
     @abstractmethod
     def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -15,9 +15,10 @@ from nnunet_3dct.networks.attribution import class_margin
 from nnunet_3dct.networks.case_layout import CaseLayout
 from nnunet_3dct.networks.familiarity import Familiarity
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
+from nnunet_3dct.networks.frozen_encoder import EncoderConfig, FrozenEncoder
 from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import WholeCaseHead
-from nnunet_3dct.networks.pooling import merge_windows, pool_features, pooled_width, unpool_features
+from nnunet_3dct.networks.pooling import merge_windows, pool_features, unpool_features
 from nnunet_3dct.networks.standardize import RunningStandardize
 
 LEAST_SPREAD = 1e-3
@@ -47,6 +48,8 @@ class CaseHead(WholeCaseHead):
         dropout: before the linear layer, in training on patches.
         gradient: share of the class loss's gradient that reaches the network, 0 to 1. At 0 the network learns from
             the segmentation alone.
+        encoder: describes an encoder of another training, see
+            :mod:`~nnunet_3dct.networks.frozen_encoder`; its stages are then pooled in place of the network's own.
         known_cases: how many directions of the training cases each
             :class:`~nnunet_3dct.networks.familiarity.Familiarity` holds, one for each group of features.
     """
@@ -65,6 +68,7 @@ class CaseHead(WholeCaseHead):
         dropout: float = 0.1,
         gradient: float = 0.0,
         known_cases: Sequence[int] = (),
+        encoder: EncoderConfig | None = None,
     ) -> None:
         measured = {block: list(names) for block, names in (measured or {}).items()}
         options = {"target_channels": list(target_channels), "regions": regions, "channels": channels}
@@ -73,6 +77,8 @@ class CaseHead(WholeCaseHead):
             "covariates": covariates,
             "known_cases": list(known_cases),
         }
+        if encoder is not None:
+            options["encoder"] = encoder
         super().__init__(spec, num_classes, **options, dropout=dropout, gradient=gradient)
         self.target_channels = list(target_channels)
         self.regions = regions
@@ -80,24 +86,37 @@ class CaseHead(WholeCaseHead):
         self.measures = bool(measured)
         self.gradient = gradient
         self.encoding = CovariateEncoding.from_dict(covariates) if covariates else None
-        self.layout = CaseLayout.of(spec, measured, self.encoding.names if self.encoding else ())
+        self.pooled_spec = spec
+        if encoder is not None:
+            self.encoder = FrozenEncoder(encoder)
+            self.pooled_spec = self.encoder.spec
+        self.layout = CaseLayout.of(self.pooled_spec, measured, self.encoding.names if self.encoding else ())
         width = len(self.layout.names)
         self.norm = RunningStandardize(width, least_spread=LEAST_SPREAD)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, num_classes)
         with torch.no_grad():
-            self.classifier.weight[:, pooled_width(spec) :] = 0
+            self.classifier.weight[:, self.layout.network_width :] = 0
         self.familiarity = nn.ModuleList(Familiarity(width, directions) for directions in known_cases)
 
     def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:
         """Pooled features of a window ``(B, network_width)``."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient > 0):
-            pooled = pool_features(features, self.target_channels, self.regions, importance)
+            pooled = pool_features(self._pooled_stages(features), self.target_channels, self.regions, importance)
         return (torch.lerp(pooled.detach(), pooled, self.gradient) if 0 < self.gradient < 1 else pooled,)
+
+    def _pooled_stages(self, features: UNetFeatures) -> UNetFeatures:
+        """Features with the stages that are pooled: those of the encoder of another training, if there is one."""
+        if self.encoder is None:
+            return features
+        if features.image is None:
+            raise ValueError("features.image: expected the image, which the head's own encoder looks at, found None.")
+        with torch.no_grad():
+            return features._replace(encoder=self.encoder(features.image), decoder=[])
 
     def merge(self, windows: Tensor, shares: Tensor) -> Tensor:
         """See :func:`~nnunet_3dct.networks.pooling.merge_windows`."""
-        return merge_windows(windows, shares, self.spec)
+        return merge_windows(windows, shares, self.pooled_spec)
 
     def encode_covariates(self, values: Mapping[str, Value] | None) -> np.ndarray:
         """Columns of a patient's covariates ``(K,)``."""
@@ -159,7 +178,8 @@ class CaseHead(WholeCaseHead):
         What is measured of the image has its place in the outline as a whole and is told in words instead, see
         :mod:`nnunet_3dct.inference.reasons`.
         """
-        (pooled,) = self.summarize(features)
+        features = self._pooled_stages(features)
+        pooled = pool_features(features, self.target_channels, self.regions)
         width = pooled.shape[1]
         above = pooled - self.norm.mean[:width]
         rest = self.norm.mean[width:].expand(len(pooled), -1)
