@@ -52,14 +52,15 @@ def settings_in_force(
     target: TargetLabels,
     loss_weight: float,
     gradient: float | None,
+    standardize: str | None,
 ) -> dict[str, SettingValue]:
     """What decides the course of training, by the variable that sets it.
 
     Args:
         trainer: has the schedule.
         settings: as read.
-        num_classes, class_weights, label_smoothing, target, loss_weight, gradient: where the trainer or the data had
-            a say.
+        num_classes, class_weights, label_smoothing, target, loss_weight, gradient, standardize: where the
+            trainer or the data had a say.
     """
     axes = settings.mirror_axes
     if axes is None:
@@ -68,6 +69,7 @@ def settings_in_force(
         "NNUNETV2_MT_NUM_CLS": num_classes,
         "NNUNETV2_MT_LOSS_WEIGHT": loss_weight,
         "NNUNETV2_MT_GRADIENT": gradient,
+        "NNUNETV2_MT_STANDARDIZE": standardize,
         "NNUNETV2_MT_LOSS_WARMUP": settings.loss_warmup,
         "NNUNETV2_MT_EPOCHS": trainer.num_epochs,
         "NNUNETV2_MT_ITERS_PER_EPOCH": trainer.num_iterations_per_epoch,
