@@ -9,8 +9,10 @@ linear discriminant analysis reaches on what the head reads of the same patches.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -57,7 +59,8 @@ def main() -> None:
     os.environ["NNUNETV2_MT_EPOCHS"] = str(max(1, args.iterations // PER_EPOCH))
     with tempfile.TemporaryDirectory() as results:
         os.environ["nnUNet_results"] = results
-        features = Features(args)
+        with contextlib.redirect_stdout(sys.stderr):  # nnU-Net's messages
+            features = Features(args)
         result = {"dataset": features.dataset, "settings": {**vars(args), "model": args.model.name, "o": None}}
         result |= {"cases": features.counts, "spread": features.spread(), "heads": {}}
         print(table_of_spread(result["spread"]), "\n\n| head | " + " | ".join(COLUMNS) + " |", flush=True)
