@@ -185,7 +185,8 @@ def _joined(rows: list[dict[str, Summary]]) -> dict[str, Summary]:
 def train(features: Features, name: str, mode: str, args: argparse.Namespace, seed: int) -> dict[str, float]:
     """A head alone, by the optimiser of its trainer."""
     start = time.perf_counter()
-    trainer = features.trainer(name, mode, seed)
+    with contextlib.redirect_stdout(sys.stderr):
+        trainer = features.trainer(name, mode, seed)
     head, losses = trainer.multitask_network.cls_head.train(), []
     weights = class_weights(trainer.preflight.weighting.patches, features.counts["training"])
     weight = as_tensor(weights, torch.device("cpu"))
