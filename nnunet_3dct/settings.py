@@ -27,6 +27,7 @@ class Settings:
         num_cls: number of classes of the head.
         loss_weight: λ in ``seg_loss + λ · cls_loss``.
         gradient: share of the class loss's gradient that reaches the network, 0 to 1, for heads with that option.
+        standardize: whether the published heads standardise what they read; ``"off"`` trains them as published.
         pre_checkpoint_path: stage-1 checkpoint which fine-tuning starts from.
         epochs, iters_per_epoch, val_iters: schedule.
         lr: initial learning rate of the U-Net.
@@ -48,6 +49,7 @@ class Settings:
     num_cls: int | None = None
     loss_weight: float | None = None
     gradient: float | None = None
+    standardize: str | None = None
     pre_checkpoint_path: Path | None = None
     epochs: int | None = None
     iters_per_epoch: int | None = None
@@ -162,6 +164,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "num_cls": _number(int, 2, False, "an integer of at least 2"),
     "loss_weight": _number(float, 0, False, "a number of at least 0"),
     "gradient": _number(float, 0, False, "a number from 0 to 1", most=1),
+    "standardize": _choice("on", "off"),
     "pre_checkpoint_path": Path,
     "epochs": _COUNT,
     "iters_per_epoch": _COUNT,

@@ -32,6 +32,7 @@ GOOD = {
     "NNUNETV2_MT_MIRROR_AXES": "2, 0",
     "NNUNETV2_MT_TARGET_PATCHES": "0.5",
     "NNUNETV2_MT_GRADIENT": "1",
+    "NNUNETV2_MT_STANDARDIZE": "Off",
 }
 BAD = [
     ("NUM_CLS", "1"),
@@ -81,6 +82,7 @@ BAD = [
     ("TARGET_PATCHES", "lesion"),
     ("GRADIENT", "1.5"),
     ("GRADIENT", "-1"),
+    ("STANDARDIZE", "maybe"),
 ]
 
 
@@ -119,6 +121,7 @@ def test_every_variable_is_read():
         mirror_axes=(0, 2),
         target_patches=0.5,
         gradient=1.0,
+        standardize="off",
     )
 
 

@@ -43,6 +43,15 @@ class RunningStandardize(nn.Module):
         self.register_buffer("batches", torch.zeros(()))
         self.register_buffer("sums", torch.zeros(3, width), persistent=False)  # of x, of x squared, of samples
 
+    @classmethod
+    def of_averages(cls, width: int, length: float = 8.0) -> RunningStandardize:
+        """For averages over many voxels, whose spread over cases may be a hundredth of that of the voxels.
+
+        Args:
+            width, length: as of the class.
+        """
+        return cls(width, length, least_spread=1e-3)
+
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Standardise ``x`` ``(B, width)`` by what came before; in training keep its sums for :meth:`update`.
 

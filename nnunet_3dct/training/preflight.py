@@ -36,13 +36,14 @@ class Choices:
         head_name: of its head.
         class_weights: its own.
         starts_from_checkpoint: whether it loads a stage-1 checkpoint.
-        has_gradient_option: whether its head takes ``gradient``.
+        has_gradient_option, has_standardize_option: whether its head takes ``gradient`` and ``standardize``.
     """
 
     head_name: str
     class_weights: str
     starts_from_checkpoint: bool
     has_gradient_option: bool
+    has_standardize_option: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def check_before_start(
             f"NNUNETV2_MT_GRADIENT={settings.gradient}: expected a trainer whose head has that option "
             f"(nnUNetTrainer_CLSHeadLesion), found {trainer.__name__}. Unset it, or use that trainer."
         )
+    if settings.standardize is not None and not choices.has_standardize_option:
+        raise SettingsError(
+            f"NNUNETV2_MT_STANDARDIZE={settings.standardize}: expected a trainer of a published head "
+            f"(CLSHeadSum, SumFT, Simple, SepOpt, MA), found {trainer.__name__}. Unset it, or use one of those."
+        )
     doubts = check_splits_of_run(plans, configuration, fold)
     class_labels = read_class_labels(plans, configuration, fold, settings)
     num_classes = settings.num_cls or class_labels.num_classes
@@ -115,9 +121,29 @@ def check_before_start(
         expected = unet_state(trainer, PlansManager(plans), configuration, dataset_json)
         start = check_pre_checkpoint(settings, trainer.__name__, num_classes, expected, output)
     options = start["options"] if start is not None and start["name"] == choices.head_name else None
+    if options is not None:
+        require_same_standardization(settings, options)
     return Preflight(
         class_labels, num_classes, target, weighting, choices.starts_from_checkpoint, options, doubts, clinical
     )
+
+
+def require_same_standardization(settings: Settings, options: Mapping[str, Any]) -> None:
+    """A head that training goes on with was trained on standardised features, or on raw ones.
+
+    Args:
+        settings: what was asked for.
+        options: of the head in the checkpoint that training starts from.
+
+    Raises:
+        SettingsError: the other one was asked for.
+    """
+    found = "on" if options.get("standardize") else "off"
+    if settings.standardize not in (None, found):
+        raise SettingsError(
+            f"NNUNETV2_MT_STANDARDIZE={settings.standardize}: expected {found}, with which the head in "
+            f"{settings.pre_checkpoint_path} was trained. Unset it, or start from a stage-1 checkpoint."
+        )
 
 
 def read_covariates(dataset: str, labels: ClassLabels) -> ClinicalTable | None:

@@ -55,6 +55,7 @@ def settings_in_force(trainer: MultiTaskTrainer) -> dict[str, SettingValue]:
         "NNUNETV2_MT_NUM_CLS": trainer.num_classes,
         "NNUNETV2_MT_LOSS_WEIGHT": trainer.full_loss_weight,
         "NNUNETV2_MT_GRADIENT": trainer.gradient,
+        "NNUNETV2_MT_STANDARDIZE": settings.standardize or trainer.standardize,
         "NNUNETV2_MT_LOSS_WARMUP": settings.loss_warmup,
         "NNUNETV2_MT_EPOCHS": trainer.num_epochs,
         "NNUNETV2_MT_ITERS_PER_EPOCH": trainer.num_iterations_per_epoch,

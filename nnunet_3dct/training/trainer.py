@@ -91,7 +91,13 @@ class MultiTaskTrainer(ScheduledTrainer):
     ) -> None:
         settings = Settings.from_env()
         starts = self.from_checkpoint or bool(self.may_start_from_checkpoint and settings.pre_checkpoint_path)
-        choices = Choices(self.head_name, self.default_class_weights, starts, self.has_gradient_option)
+        choices = Choices(
+            self.head_name,
+            self.default_class_weights,
+            starts,
+            self.has_gradient_option,
+            "standardize" in self.head_options,
+        )
         self.preflight = check_before_start(
             type(self), plans, configuration, fold, dataset_json, device, settings, choices
         )
@@ -128,12 +134,21 @@ class MultiTaskTrainer(ScheduledTrainer):
         options = dict(self.head_options if self.start_options is None else self.start_options)
         if self.settings.gradient is not None:
             options["gradient"] = self.settings.gradient
+        if self.settings.standardize is not None and self.start_options is None:
+            options["standardize"] = self.settings.standardize == "on"
         return options
 
     @property
     def gradient(self) -> float | None:
         """Share of the class loss's gradient that reaches the network; None for heads without that option."""
         return float(self.build_head_options().get("gradient", 0.0)) if self.has_gradient_option else None
+
+    @property
+    def standardize(self) -> str | None:
+        """Whether the head standardises what it reads, ``"on"`` or ``"off"``; None for heads without that option."""
+        if "standardize" not in self.head_options:
+            return None
+        return "on" if self.build_head_options().get("standardize") else "off"
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """nnU-Net's SGD and schedule; the head's rate is ``head_lr_factor`` times the U-Net's."""

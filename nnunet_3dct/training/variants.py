@@ -1,4 +1,8 @@
-"""The trainers: each a short class that states its choices. The class name is the experiment."""
+"""The trainers: each a short class that states its choices. The class name is the experiment.
+
+The published heads standardise what they read, since on raw features a short training leaves them at chance
+(docs/heads.md); ``NNUNETV2_MT_STANDARDIZE=off`` trains them as published.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ class nnUNetTrainer_CLSHeadSimple(MultiTaskTrainer):
     """Averaged bottleneck and a linear layer; trains encoder and head, the decoder stays as it began."""
 
     head_name = "simple"
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
     frozen_parts = ("decoder",)
     default_class_weights = "balanced"
     may_start_from_checkpoint = True
@@ -45,6 +50,7 @@ class nnUNetTrainer_CLSHeadSepOpt(MultiTaskTrainer):
     """Two trainings side by side: U-Net under SGD from the segmentation, detached head under Adam from the class."""
 
     head_name = "detached"
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
     head_lr_factor = 5.0
     default_class_weights = "balanced"
     may_start_from_checkpoint = True
@@ -60,6 +66,7 @@ class nnUNetTrainer_CLSHeadMA(MultiTaskTrainer):
     """Memory attention head, everything under RAdam with a cosine, from a stage-1 checkpoint."""
 
     head_name = "memory_attention"
+    head_options: ClassVar[dict[str, Any]] = {"standardize": True}
     from_checkpoint = True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LRScheduler]:

@@ -28,7 +28,7 @@ PRE = "NNUNETV2_PRE_CHECKPOINT_PATH"
 @pytest.fixture(autouse=True)
 def small_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention head is made for networks of another size; the battery over heads has it in full."""
-    options = {"width": 16, "memory": 6, "depth": 2, "attention_heads": 4, "tokens": [2, 3, 2]}
+    options = {"width": 16, "memory": 6, "depth": 2, "attention_heads": 4, "tokens": [2, 3, 2], "standardize": True}
     monkeypatch.setattr(trainers.nnUNetTrainer_CLSHeadMA, "head_options", options)
 
 

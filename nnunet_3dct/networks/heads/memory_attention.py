@@ -12,6 +12,7 @@ from torch.nn import functional
 from nnunet_3dct.networks.features import FeatureSpec, UNetFeatures
 from nnunet_3dct.networks.heads import register_head
 from nnunet_3dct.networks.heads.base import ClassificationHead
+from nnunet_3dct.networks.standardize import RunningStandardize
 
 
 @register_head
@@ -33,6 +34,7 @@ class MemoryAttentionHead(ClassificationHead):
         attention_heads: in each block.
         tokens: cells along Z, Y, X; in 2D the last two are used.
         dropout: in the blocks.
+        standardize: whether each channel of each cell is standardised by running statistics; as published: not.
     """
 
     name = "memory_attention"
@@ -47,6 +49,7 @@ class MemoryAttentionHead(ClassificationHead):
         attention_heads: int = 8,
         tokens: Sequence[int] = (5, 8, 5),
         dropout: float = 0.1,
+        standardize: bool = False,
     ) -> None:
         super().__init__(
             spec,
@@ -57,6 +60,7 @@ class MemoryAttentionHead(ClassificationHead):
             attention_heads=attention_heads,
             tokens=list(tokens),
             dropout=dropout,
+            standardize=standardize,
         )
         self.tokens = tuple(tokens)[-spec.dim :]
         self.encoder_stages = _relative(len(spec.encoder_channels), (2, 4), of=6)
@@ -65,6 +69,10 @@ class MemoryAttentionHead(ClassificationHead):
         channels += [spec.decoder_channels[i] for i in self.decoder_stages]
         self.projections = nn.ModuleList(nn.Linear(c, width) for c in channels)
         cells = math.prod(self.tokens)
+        widths = [c * cells for c in channels]
+        self.prepare = nn.ModuleList(
+            RunningStandardize.of_averages(w, length=w**0.5) if standardize else nn.Identity() for w in widths
+        )
         self.position = nn.Parameter(torch.randn(1, cells, width) * 0.02)
         self.memory = nn.Parameter(torch.randn(1, memory, width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -85,8 +93,9 @@ class MemoryAttentionHead(ClassificationHead):
     def classify(self, *summary: Tensor) -> Tensor:
         with torch.autocast(summary[0].device.type, enabled=False):
             sequence = [self.memory.expand(len(summary[0]), -1, -1)]
-            for projection, cells in zip(self.projections, summary, strict=True):
-                sequence.append(projection(cells.float().flatten(2).transpose(1, 2)) + self.position)
+            for prepare, projection, stage in zip(self.prepare, self.projections, summary, strict=True):
+                cells = prepare(stage.float().flatten(1)).view(*stage.shape[:2], -1)
+                sequence.append(projection(cells.transpose(1, 2)) + self.position)
             x = torch.cat(sequence, dim=1)
             for block in self.blocks:
                 x = block(x)
