@@ -31,17 +31,16 @@ from nnunet_3dct.upstream import PlansManager, infer_dataset_class
 
 Spoil = Callable[[np.ndarray], np.ndarray]
 RNG = np.random.default_rng(0)
-BLUR = "blurred (%s voxels)"
 SPOILT: dict[str, Spoil] = {  # of the task
     "inverted": lambda x: x.max() + x.min() - x,
-    BLUR % "2.5": lambda x: ndimage.gaussian_filter(x, (0, 2.5, 2.5, 2.5)),
+    "blurred (2.5 voxels)": lambda x: ndimage.gaussian_filter(x, (0, 2.5, 2.5, 2.5)),
     "noise of one standard deviation added": lambda x: x + RNG.normal(0, x.std(), x.shape).astype(np.float32),
     "noise alone": lambda x: RNG.normal(x.mean(), x.std(), x.shape).astype(np.float32),
 }
 BESIDES: dict[str, Spoil] = {  # whether what tells those tells others too
     "intensities mirrored about their mean": lambda x: 2 * x.mean() - x,
-    BLUR % "1.5": lambda x: ndimage.gaussian_filter(x, (0, 1.5, 1.5, 1.5)),
-    BLUR % "2.5, first axis alone": lambda x: ndimage.gaussian_filter(x, (0, 2.5, 0, 0)),
+    "blurred (1.5 voxels)": lambda x: ndimage.gaussian_filter(x, (0, 1.5, 1.5, 1.5)),
+    "blurred (2.5 voxels, first axis alone)": lambda x: ndimage.gaussian_filter(x, (0, 2.5, 0, 0)),
     "every third voxel, interpolated": lambda x: _coarser(x, 3),
     "noise of half a standard deviation added": lambda x: x + RNG.normal(0, x.std() / 2, x.shape).astype(np.float32),
     "all intensities 1.5 times": lambda x: x * np.float32(1.5),

@@ -109,14 +109,14 @@ class WholeCaseHead(ClassificationHead):
         target_channels, regions: of the segmentation logits, see
             :func:`~nnunet_3dct.networks.pooling.target_probability`.
         channels: of the image; a cascade's network gets more.
-        measures: whether columns measured of the image follow those of the network.
+        measured: names of what is measured of the image; these columns follow those of the network.
     """
 
     averages_mirrors = False
     target_channels: list[int]
     regions: bool
     channels: int
-    measures: bool
+    measured: tuple[str, ...]
 
     @abstractmethod
     def summarize(self, features: UNetFeatures, importance: Tensor | None = None) -> tuple[Tensor, ...]:
