@@ -15,24 +15,19 @@ import numpy as np
 from scipy import ndimage, stats
 from skimage import measure
 
-from nnunet_3dct.networks.case_layout import WHOLE_IMAGE
+from nnunet_3dct.inference.image_measurements import MOST_VOXELS, image_names, measure_image
 
 LEVELS = (0.1, 0.2, 0.4)  # probabilities of the target at which it is outlined
 PERCENTILES = (5, 25, 50, 75, 95)
 SHELLS = (-np.inf, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 7.0)  # signed distances from the surface, in units
 UNIT = 1.5  # mm; the voxels' own size where that is larger
 AROUND = 8.0  # units of surroundings that are looked at
-MOST_VOXELS = 4_000_000  # of the target and its surroundings; larger ones are measured on every second voxel
 
 FIRST_ORDER = ("mean", "standard deviation", "skewness", "kurtosis", *(f"percentile {p}" for p in PERCENTILES))
 SHELL_NAMES = ("core", "below the rim", "inner rim", "outer rim", "around the rim", "surroundings", "far surroundings")
 EDGE = ("gradient inside", "gradient at the edge", "coarse structure", "fine structure")
 SHAPE = ("volume", "volume of all parts", "surface", "sphericity", "longest axis", "middle axis", "shortest axis",
          "elongation", "parts", "certainty")  # fmt: skip
-
-
-IMAGE = ("mean", "standard deviation", *(f"percentile {p}" for p in (1, 50, 99)), "gradient", "fine structure",
-         "share of fine structure")  # fmt: skip
 
 
 def measurement_names(channels: int) -> dict[str, list[str]]:
@@ -48,12 +43,7 @@ def measurement_names(channels: int) -> dict[str, list[str]]:
         for what in ("mean", "spread"):
             blocks.setdefault("profile", []).extend(f"{what} in the {name}{of}" for name in SHELL_NAMES)
         blocks.setdefault("edge", []).extend(f"{name}{of}" for name in EDGE)
-    of_image = [
-        f"{name} of the image" + (f" (channel {channel})" if channels > 1 else "")
-        for channel in range(channels)
-        for name in IMAGE
-    ]
-    return {**blocks, "shape": list(SHAPE), WHOLE_IMAGE: of_image}
+    return {**blocks, "shape": list(SHAPE), **image_names(channels)}
 
 
 def measured_width(channels: int) -> int:
@@ -61,7 +51,9 @@ def measured_width(channels: int) -> int:
     return sum(len(names) for names in measurement_names(channels).values())
 
 
-def measure_case(image: np.ndarray, probability: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def measure_case(
+    image: np.ndarray, probability: np.ndarray, spacing: Sequence[float], names: Sequence[str] | None = None
+) -> np.ndarray:
     """Measure the target and the image as a whole.
 
     What is measured of the image tells whether a case is like the training cases at all, and nothing of its class.
@@ -70,30 +62,23 @@ def measure_case(image: np.ndarray, probability: np.ndarray, spacing: Sequence[f
         image: ``(C, Z, Y, X)``.
         probability: of the target, ``(Z, Y, X)``.
         spacing: of the voxels in mm, in the order of the axes.
+        names: of what is wanted; None for all in the order of :func:`measurement_names`. A head that was fitted before
+            something was added asks for less.
 
     Returns:
-        ``(measured_width,)`` in the order of :func:`measurement_names`; see :func:`measure_target`.
+        A value for each name; see :func:`measure_target`.
+
+    Raises:
+        ValueError: there is no measurement of a name.
     """
-    middle = tuple(
-        slice((size - kept) // 2, (size - kept) // 2 + kept)
-        for size, kept in zip(image.shape[1:], _kept_sizes(image.shape[1:]), strict=True)
-    )
-    of_image = [value for channel in image for value in _image(channel[middle].astype(np.float32))]
-    return np.concatenate([measure_target(image, probability, spacing), of_image])
-
-
-def _kept_sizes(shape: Sequence[int]) -> list[int]:
-    """Size of the middle of an image that holds ``MOST_VOXELS`` at most."""
-    factor = min(1.0, (MOST_VOXELS / np.prod(np.asarray(shape, float))) ** (1 / 3))
-    return [max(1, round(size * factor)) for size in shape]
-
-
-def _image(channel: np.ndarray) -> list[float]:
-    fine = channel - ndimage.gaussian_filter(channel, 1.0)
-    gradient = float(ndimage.gaussian_gradient_magnitude(channel, 1.0).mean())
-    noise, spread = float(np.median(np.abs(fine))), float(channel.std())
-    shares = [float(channel.mean()), spread, *np.percentile(channel, (1, 50, 99)).tolist()]
-    return [*shares, gradient, noise, float(np.log((fine.std() + 1e-6) / (spread + 1e-6)))]
+    values = np.concatenate([measure_target(image, probability, spacing), measure_image(image)])
+    if names is None:
+        return values
+    known = [name for block in measurement_names(len(image)).values() for name in block]
+    unknown = sorted(set(names).difference(known))
+    if unknown:
+        raise ValueError(f"names: expected measurements that this version knows, found {unknown}. Fit the head again.")
+    return values[[known.index(name) for name in names]]
 
 
 def measure_target(image: np.ndarray, probability: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
@@ -105,10 +90,11 @@ def measure_target(image: np.ndarray, probability: np.ndarray, spacing: Sequence
         spacing: of the voxels in mm, in the order of the axes.
 
     Returns:
-        All blocks of :func:`measurement_names` but the last, NaN in all places where no voxel reaches the
+        All blocks of :func:`measurement_names` but those of the image, NaN in all places where no voxel reaches the
         lowest of ``LEVELS``. Sizes are logarithms (ml, cm², mm), distances in mm.
     """
-    width = measured_width(len(image)) - len(IMAGE) * len(image)
+    of_image = sum(len(names) for names in image_names(len(image)).values())
+    width = measured_width(len(image)) - of_image
     sizes = np.asarray(spacing, float)
     likely = probability > LEVELS[0]
     if not likely.any():

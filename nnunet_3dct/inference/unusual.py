@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nnunet_3dct.errors import CheckpointError
 from nnunet_3dct.formats.atomic import read_json
+from nnunet_3dct.networks.case_layout import IMAGE_BLOCKS, IMAGE_CONTRAST, IMAGE_SHARPNESS
 from nnunet_3dct.networks.heads.case import CaseHead
 
 FINGERPRINT = "dataset_fingerprint.json"
 TOLERANCE = 1.5  # factor beyond what was seen
+FINE = ("strength of fine structure", "roughness")  # measurements of the image that blur lowers and noise raises
+NOISY = "image noisier or sharper than the training images"
+SWAPPED = "light and dark of the image swapped against the training images"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class SeenSizes:
 
 
 def unfamiliar_features(heads: Sequence[CaseHead], columns: Sequence[Tensor]) -> list[str]:
-    """Whether the features of a case lie far from those of the training cases, by most folds.
+    """Whether the features of a case lie far from those of the training cases, by most folds, and which.
 
     Args:
         heads: one for each fold.
@@ -79,7 +84,36 @@ def unfamiliar_features(heads: Sequence[CaseHead], columns: Sequence[Tensor]) ->
     ratios = [float(head.strangeness(row[None])[0]) for head, row in zip(heads, columns, strict=True)]
     if not ratios or float(np.median(ratios)) <= 1:
         return []
-    return [f"features unlike those of the training cases ({np.median(ratios):.1f} times the distance that is usual)"]
+    said = [words for head, row in zip(heads, columns, strict=True) for words in _of_image(head, row)]
+    agreed = [words for words in dict.fromkeys(said) if said.count(words) > len(heads) / 2]
+    text = f"features unlike those of the training cases ({np.median(ratios):.1f} times the distance that is usual)"
+    return [f"{text}: {', '.join(agreed)}" if agreed else text]
+
+
+def _of_image(head: CaseHead, row: Tensor) -> list[str]:
+    """What is unlike about the image, by each group of features of the image alone that lies far off."""
+    columns = {block: list(head.layout.blocks[block]) for block in IMAGE_BLOCKS if block in head.layout.blocks}
+    of_image = {column for numbers in columns.values() for column in numbers}
+    found = []
+    for known in head.known:
+        used = torch.nonzero(known.spread > 0).flatten().tolist()
+        row = row.to(known.center.device)
+        if not of_image.issuperset(used) or float(known.distance(row[None])[0]) <= float(known.threshold):
+            continue
+        deviations = known.deviations(row[None])[0]
+        farthest = max(columns, key=lambda block: float(deviations[columns[block]].square().mean()))
+        if farthest == IMAGE_SHARPNESS:
+            fine = [n for n in columns[farthest] if head.layout.names[n].startswith(FINE)]
+            blurred = float(deviations[fine].mean()) < 0
+            found.append("image more blurred than the training images" if blurred else NOISY)
+        elif farthest == IMAGE_CONTRAST:
+            tails = [n for n in columns[farthest] if head.layout.names[n].startswith("asymmetry")]
+            usual = (known.center / known.spread.clamp_min(1e-6))[tails]
+            swapped = float(((row.float() / known.spread.clamp_min(1e-6))[tails] * usual).sum()) < 0
+            found.append(SWAPPED if swapped else "contrast of the image unlike that of the training images")
+        else:
+            found.append("intensities distributed unlike those of the training images")
+    return list(dict.fromkeys(found))
 
 
 def _mm(values: np.ndarray) -> str:

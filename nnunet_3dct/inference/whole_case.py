@@ -61,9 +61,10 @@ class WholeCaseRecord:
         """
         merged = self.head.merge(torch.stack(self._pooled), torch.tensor(self._shares, dtype=torch.float64))
         parts = [merged]
-        if self.head.measures:
+        if self.head.measured:
             image = image[: self.head.channels]
-            measured = measure_case(image.cpu().numpy(), self.probability[inside].cpu().numpy(), spacing)
+            probability = self.probability[inside].cpu().numpy()
+            measured = measure_case(image.cpu().numpy(), probability, spacing, self.head.measured)
             parts.append(torch.from_numpy(measured))
         return torch.cat([*parts, torch.from_numpy(self.head.encode_covariates(covariates))])
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from nnunet_3dct.networks.features import FeatureSpec
 from nnunet_3dct.networks.pooling import pooled_width, stage_columns
 
-WHOLE_IMAGE = "image"
+WHOLE_IMAGE = "image"  # its intensities
+IMAGE_CONTRAST = "contrast of the image"
+IMAGE_SHARPNESS = "sharpness of the image"
+IMAGE_BLOCKS = (WHOLE_IMAGE, IMAGE_CONTRAST, IMAGE_SHARPNESS)
 MEASURED = ("intensity", "profile", "edge", "shape")
 COVARIATES = "covariates"
 

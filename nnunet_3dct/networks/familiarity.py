@@ -46,28 +46,34 @@ class Familiarity(nn.Module):
         """Whether there is anything to compare with."""
         return len(self.axes) > 0
 
+    def deviations(self, columns: Tensor) -> Tensor:
+        """Standard deviations by which features ``(N, width)`` differ from the average; 0 for those not compared."""
+        used = self.spread > 0
+        z = (columns.float() - self.center) / torch.where(used, self.spread, 1.0)
+        return torch.nan_to_num(z).clamp(-FAR, FAR) * used
+
     def distance(self, columns: Tensor) -> Tensor:
         """Mahalanobis distance divided by the root of the number of features, ``(N,)``.
 
         Args:
             columns: ``(N, width)``; features that are missing (NaN) count as average.
         """
-        used = self.spread > 0
-        z = (columns.float() - self.center) / torch.where(used, self.spread, 1.0)
-        z = torch.nan_to_num(z).clamp(-FAR, FAR) * used
+        z, used = self.deviations(columns), self.spread > 0
         along = (z @ self.axes.T).square() @ self.gains
         return ((z.square().sum(1) - along).clamp_min(0) / self.floor / used.sum().clamp_min(1)).sqrt()
 
 
-def fit_familiarity(columns: np.ndarray, used: np.ndarray) -> Familiarity:
+def fit_familiarity(columns: np.ndarray, used: np.ndarray, least: np.ndarray | float = 0.0) -> Familiarity:
     """Learn the training cases; the threshold is left open.
 
     Args:
         columns: ``(N, width)``, at least two cases; NaN counts as average.
         used: bool ``(width,)``, features that are compared.
+        least: difference ``(width,)`` of a feature that means nothing, whatever the training cases show: it is added to
+            their spread as an error of measurement would be.
     """
     center = np.nanmean(columns, axis=0)
-    spread = np.nanstd(columns, axis=0)
+    spread = np.hypot(np.nanstd(columns, axis=0), least)
     spread = np.where(used & (spread > 1e-6), spread, 0.0)
     known = spread > 0
     z = np.nan_to_num((columns[:, known] - center[known]) / spread[known]).clip(-FAR, FAR)

@@ -28,7 +28,7 @@ from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.runtime import Message, cache_folder, prediction_switches
 from nnunet_3dct.upstream import PlansManager, determine_num_input_channels, infer_dataset_class
 
-FORMAT = 2  # of what is kept; raise it when a feature changes
+FORMAT = 3  # of what is kept; raise it when a feature changes
 STEP_SIZE = 0.5
 
 

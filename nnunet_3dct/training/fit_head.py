@@ -17,18 +17,14 @@ import torch
 
 from nnunet_3dct.formats.clinical import ClinicalTable
 from nnunet_3dct.formats.covariate_encoding import CovariateEncoding
-from nnunet_3dct.networks.case_layout import COVARIATES, WHOLE_IMAGE
-from nnunet_3dct.networks.familiarity import Familiarity, fit_familiarity
+from nnunet_3dct.networks.case_layout import COVARIATES
 from nnunet_3dct.networks.heads import ClassificationHead
 from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.training.head_choice import CaseTable, Choice, Weights, choose
+from nnunet_3dct.training.usual_cases import learn_familiarity
 
 Columns = dict[str, np.ndarray]
 T = TypeVar("T")
-
-UNSEEN_PARTS = 5
-FAMILIAR = 0.985  # share of cases of the same kind that are to be familiar
-ALLOWANCE = 1.3  # on their distance, which few cases tell only roughly
 
 
 @dataclass(frozen=True)
@@ -197,7 +193,7 @@ def fitted_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.nda
         table: the cases that it was fitted to.
         unseen: columns ``(M, width)`` of cases that the network was not trained on; none is fine.
     """
-    known = learn_familiarity(head, table, unseen)
+    known = learn_familiarity(head, table.columns, unseen)
     head = head_like(head, known_cases=[len(familiarity.axes) for familiarity in known])
     spread = choice.scaling.spread
     with torch.no_grad():
@@ -208,38 +204,3 @@ def fitted_head(head: CaseHead, choice: Choice, table: CaseTable, unseen: np.nda
     for module, familiarity in zip(head.familiarity, known, strict=True):
         module.load_state_dict(familiarity.state_dict())
     return head.eval()
-
-
-def learn_familiarity(head: CaseHead, table: CaseTable, unseen: np.ndarray) -> list[Familiarity]:
-    """What the training cases look like, and how far cases of the same kind may lie from that.
-
-    Args:
-        head: whose columns they are.
-        table: the training cases.
-        unseen: columns ``(M, width)`` of cases that the network was not trained on.
-
-    Returns:
-        By all features, by the intensities of target, surroundings and image, and by edge and image alone: among
-        hundreds of features a few that are far off make little. The distances of training cases come from fits to the
-        other training cases; those of unseen cases are added.
-    """
-    blocks = head.layout.blocks
-    every = [block for block in blocks if block != COVARIATES]
-    groups = [every, ["intensity", "profile", "edge", WHOLE_IMAGE], ["edge", WHOLE_IMAGE]]
-    present = [[block for block in group if block in blocks] for group in groups]
-    return [_learn(head.layout.columns(group), table.columns, unseen) for group in present]
-
-
-def _learn(columns: list[int], training: np.ndarray, unseen: np.ndarray) -> Familiarity:
-    used = np.zeros(training.shape[1], bool)
-    used[columns] = True
-    familiarity = fit_familiarity(training, used)
-    distances = [familiarity.distance(torch.from_numpy(unseen)).numpy()] if len(unseen) else []
-    parts = np.arange(len(training)) % UNSEEN_PARTS
-    for part in range(UNSEEN_PARTS):
-        others, rest = training[parts != part], training[parts == part]
-        if len(others) > 1 and len(rest):
-            distances.append(fit_familiarity(others, used).distance(torch.from_numpy(rest)).numpy())
-    if distances:
-        familiarity.threshold.fill_(float(np.quantile(np.concatenate(distances), FAMILIAR)) * ALLOWANCE)
-    return familiarity

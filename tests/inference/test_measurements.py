@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nnunet_3dct.inference.image_measurements import CONTRAST, INTENSITY, SHARPNESS
 from nnunet_3dct.inference.measurements import (
     EDGE,
     FIRST_ORDER,
-    IMAGE,
     SHAPE,
     SHELL_NAMES,
     measure_case,
@@ -37,7 +37,8 @@ def test_names_and_values_are_as_many() -> None:
     for channels in (1, 3):
         names = [name for block in measurement_names(channels).values() for name in block]
         assert len(names) == len(set(names)) == measured_width(channels)
-    assert measured_width(1) == len(FIRST_ORDER) + 2 * len(SHELL_NAMES) + len(EDGE) + len(SHAPE) + len(IMAGE)
+    of_image = len(INTENSITY) + len(CONTRAST) + len(SHARPNESS)
+    assert measured_width(1) == len(FIRST_ORDER) + 2 * len(SHELL_NAMES) + len(EDGE) + len(SHAPE) + of_image
 
 
 def test_ball_has_the_volume_surface_and_axes_of_a_ball() -> None:
@@ -117,3 +118,18 @@ def test_image_as_a_whole_shows_noise_and_blur() -> None:
     assert plain["standard deviation of the image"] == pytest.approx(1, abs=0.05)
     assert blurred["fine structure of the image"] < plain["fine structure of the image"] / 3
     assert blurred["share of fine structure of the image"] < plain["share of fine structure of the image"] - 1
+
+
+def test_named_measurements_are_given_in_the_order_asked_for_and_unknown_ones_are_named() -> None:
+    image = np.random.default_rng(0).normal(size=(2, 24, 24, 24)).astype(np.float32)
+    outline = ball(6, 24).astype(float)
+    every = named(image, outline)
+    asked = [
+        "volume",
+        "gradient of the image (channel 1)",
+        "mean of channel 0",
+        "percentile 99 of the image (channel 0)",
+    ]
+    assert measure_case(image, outline, (1, 1, 1), asked).tolist() == [every[name] for name in asked]
+    with pytest.raises(ValueError, match=r"found \['entropy'\]. Fit the head again"):
+        measure_case(image, outline, (1, 1, 1), ["volume", "entropy"])

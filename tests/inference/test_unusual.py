@@ -17,11 +17,13 @@ from nnunet_3dct.formats.class_tables import write_class_tables
 from nnunet_3dct.formats.prediction_folders import read_predictions
 from nnunet_3dct.inference.reasons import Intensities, reasons
 from nnunet_3dct.inference.unusual import SeenSizes, unfamiliar_features
+from nnunet_3dct.networks.case_layout import IMAGE_BLOCKS, IMAGE_CONTRAST
 from nnunet_3dct.networks.familiarity import fit_familiarity
+from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.training.fitted_model import TRAINER, fit_head
 from tests import toy
 from tests.inference.predicting import reports, run
-from tests.training.test_fit_head import fitted, problem
+from tests.training.test_fit_head import case_head, fitted, problem
 from tests.utils import write_volume
 
 
@@ -77,6 +79,50 @@ def test_features_far_from_the_training_cases_are_told_by_most_folds() -> None:
     (text,) = unfamiliar_features([head, head, head], [row + 80, row + 80, row])
     assert text.startswith("features unlike those of the training cases (")
     assert unfamiliar_features([head, head, head], [row + 80, row, row]) == []
+
+
+def change(row: torch.Tensor, head: CaseHead, start: tuple[str, ...], by: float) -> torch.Tensor:
+    """Measurements of the image whose names start so, moved by standard deviations of the training cases."""
+    row = row.clone()
+    of_image = [n for block in IMAGE_BLOCKS for n in head.layout.blocks[block]]
+    chosen = [n for n in of_image if head.layout.names[n].startswith(start)]
+    assert chosen
+    row[chosen] += by * head.known[1].spread[chosen].double()
+    return row
+
+
+@pytest.mark.parametrize(
+    ("start", "by", "words"),
+    [
+        (("strength", "roughness", "gradient along"), -8, "image more blurred than the training images"),
+        (("strength", "roughness", "gradient along"), 8, "image noisier or sharper than the training images"),
+        (("mean", "standard", "percentile", "kurtosis"), 9, "intensities distributed unlike those of the training"),
+        (("asymmetry",), 9, "contrast of the image unlike that of the training images"),
+    ],
+)
+def test_what_is_unlike_about_an_image_is_said_where_most_folds_agree(
+    start: tuple[str, ...], by: float, words: str
+) -> None:
+    features, known = problem([0, 1, 2], 60)
+    head, _ = fitted(3, features, known)
+    row = torch.from_numpy(features["case_003"])
+    odd = change(row, head, start, by)
+    (text,) = unfamiliar_features([head, head, head], [odd, odd, row])
+    assert text.startswith("features unlike those of the training cases (") and f": {words}" in text
+    assert unfamiliar_features([head, head, head], [odd, row, row]) == []
+
+
+def test_swapped_light_and_dark_is_said() -> None:
+    features, known = problem([0, 1, 2], 60)
+    head = case_head(3)
+    contrast = list(head.layout.blocks[IMAGE_CONTRAST])
+    for row in features.values():
+        row[contrast] = 1 + 0.1 * np.sign(row[contrast]) * (row[contrast] % 1)
+    head, _ = fitted(3, features, known)
+    row = torch.from_numpy(features["case_003"])
+    row[contrast] *= -1
+    (text,) = unfamiliar_features([head], [row])
+    assert text.endswith(": light and dark of the image swapped against the training images")
 
 
 def test_reasons_are_measured_in_hu_and_shares_are_of_all_contributions() -> None:

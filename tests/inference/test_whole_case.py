@@ -106,3 +106,18 @@ def test_slices_of_a_2d_network_have_whole_shares() -> None:
     windows = window_layout((3, 8, 8), (8, 8), 0.5)
     shares = window_shares(windows, (8, 8), (slice(0, 8), slice(0, 8)))
     assert len(shares) == 3 and all(bool((share == 1).all()) for share in shares)
+
+
+def test_head_of_fewer_measurements_gets_those_it_was_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = columns((16, 24, 32), 1.0)
+    all_names = Pointwise().head.layout.names
+    fewer = {"shape": ["volume", "sphericity"], "image": ["percentile 50 of the image", "mean of the image"]}
+
+    def old(backend: Pointwise) -> None:
+        backend.head = build_head("case", SPEC, 3, measured=fewer)
+
+    monkeypatch.setattr(Pointwise, "__init__", old)
+    names = Pointwise().head.layout.names
+    assert names[-2:] == ("percentile 50 of the image", "mean of the image") and len(names) < len(all_names)
+    found = columns((16, 24, 32), 1.0)
+    np.testing.assert_allclose(found, [every[all_names.index(name)] for name in names])

@@ -110,15 +110,15 @@ class WholeCaseHead(ClassificationHead):
         target_channels, regions: of the segmentation logits, see
             :func:`~nnunet_3dct.networks.pooling.target_probability`.
         channels: of the image; a cascade's network gets more.
-        measures: whether columns measured of the image follow those of the network.
-        encoder: that is looked at in place of the network's own features; None for none.
+        measured: names of what is measured of the image; these columns follow those of the network.
+        encoder: that is looked at in place of the network\'s own features; None for none.
     """
 
     averages_mirrors = False
     target_channels: list[int]
     regions: bool
     channels: int
-    measures: bool
+    measured: tuple[str, ...]
 
     def __init__(self, spec: FeatureSpec, num_classes: int, **options: Any) -> None:
         super().__init__(spec, num_classes, **options)

@@ -83,7 +83,7 @@ class CaseHead(WholeCaseHead):
         self.target_channels = list(target_channels)
         self.regions = regions
         self.channels = channels
-        self.measures = bool(measured)
+        self.measured = tuple(name for names in measured.values() for name in names)
         self.gradient = gradient
         self.encoding = CovariateEncoding.from_dict(covariates) if covariates else None
         self.pooled_spec = spec
@@ -134,6 +134,11 @@ class CaseHead(WholeCaseHead):
         """Whether cases ``(N, width)`` show any target, bool ``(N,)``."""
         return columns[:, self.layout.network_width - 1] > LEAST_TARGET
 
+    @property
+    def known(self) -> list[Familiarity]:
+        """What the training cases look like, one for each group of features; empty before the fit."""
+        return [one for one in self.familiarity if isinstance(one, Familiarity) and one.is_fitted]
+
     @torch.no_grad()
     def strangeness(self, columns: Tensor) -> Tensor:
         """How far cases lie from the training cases, ``(N,)``: above 1 farther than nearly all of their kind.
@@ -141,11 +146,10 @@ class CaseHead(WholeCaseHead):
         The largest distance of several groups of features: a network that normalises what it sees hardly notices
         noise or inverted intensities, which are plain in what is measured of the image.
         """
-        known = [one for one in self.familiarity if isinstance(one, Familiarity) and one.is_fitted]
-        if not known:
+        if not self.known:
             return torch.zeros(len(columns))
-        columns = columns.to(known[0].center.device)
-        return torch.stack([one.distance(columns) / one.threshold for one in known]).amax(0)
+        columns = columns.to(self.known[0].center.device)
+        return torch.stack([one.distance(columns) / one.threshold for one in self.known]).amax(0)
 
     def complete(self, columns: Tensor) -> Tensor:
         """The columns of cases ``(N, width)`` with the average of the training cases where something is missing."""
