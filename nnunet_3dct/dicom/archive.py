@@ -9,6 +9,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from nnunet_3dct.errors import ImageError
@@ -95,6 +96,20 @@ class ExtractedArchive:
 def is_zip(path: Path) -> bool:
     """Whether the file is a ZIP archive by its content."""
     return path.is_file() and zipfile.is_zipfile(path)
+
+
+def first_bytes_inside(archive: Path, number: int, members: int) -> Iterator[bytes]:
+    """The first bytes of the first ``members`` files; nothing is unpacked, what cannot be read is empty."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in [member for member in opened.infolist() if not member.is_dir()][:members]:
+                try:
+                    with opened.open(member) as stream:
+                        yield stream.read(number)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+                    yield b""
+    except (zipfile.BadZipFile, OSError):
+        return
 
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:

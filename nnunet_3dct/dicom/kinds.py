@@ -20,6 +20,7 @@ ENHANCED = frozenset(
 )
 _IMAGES = ENHANCED | {uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage}
 _SEGMENTATIONS = {uid.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"}  # the second: label maps
+_HEADER, _IMPLICIT_HEADER = 12, 8  # bytes before the pixels: tag, kind and length
 # words of ImageType -> what such an image is
 _NO_SLICES = {
     "LOCALIZER": "a localizer",
@@ -75,6 +76,7 @@ def _no_pixels(file: TaggedFile) -> str:
         return ""
     frames, bits = number(file.tags, "NumberOfFrames") or 1, number(file.tags, "BitsAllocated") or 16
     needed = int(rows * columns * frames * bits // 8)
-    if file.pixel_bytes < needed:
-        return f"cut off: expected {needed} bytes of pixels, found {max(file.pixel_bytes - 12, 0)}"
+    found = file.pixel_bytes - (_IMPLICIT_HEADER if file.syntax in (None, uid.ImplicitVRLittleEndian) else _HEADER)
+    if found < needed:
+        return f"cut off: expected {needed} bytes of pixels, found {max(found, 0)}"
     return ""

@@ -65,8 +65,8 @@ class PixelReader:
         if self._file != item.file:
             try:
                 self._stored = stored_frames(item.file)
-            except (RuntimeError, NotDicomError, AttributeError, ValueError, KeyError) as error:
-                raise self._undecodable(item) from error
+            except (RuntimeError, NotDicomError, AttributeError, ValueError, KeyError):
+                raise self._undecodable(item) from None  # GDCM quotes the path
             self._file = item.file
         return self._stored
 

@@ -11,11 +11,20 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from nnunet_3dct.dicom.archive import ExtractedArchive, is_zip
+from nnunet_3dct.dicom.archive import ExtractedArchive, first_bytes_inside, is_zip
 from nnunet_3dct.dicom.identifiers import Identifiers, key, patient_key
 from nnunet_3dct.dicom.kinds import IMAGE, SEGMENTATION, STRUCTURES, kind_of
 from nnunet_3dct.dicom.slices import Slice, slices_of
-from nnunet_3dct.dicom.tags import NotDicomError, TaggedFile, items, looks_like_dicom, read_tags, text
+from nnunet_3dct.dicom.tags import (
+    START,
+    NotDicomError,
+    TaggedFile,
+    items,
+    looks_like_dicom,
+    read_tags,
+    starts_like_dicom,
+    text,
+)
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import what_is
 
@@ -107,7 +116,7 @@ def holds_dicom(source: Path) -> bool:
                     return False
         return False
     if is_zip(source):
-        return holds_dicom(ExtractedArchive(source).folder)
+        return any(starts_like_dicom(start) for start in first_bytes_inside(source, START, _LOOKED_AT))
     return _is_readable(source) and looks_like_dicom(source)
 
 
@@ -160,7 +169,8 @@ class _Reader:
             reason, damaged = self._sort_in(path)
         except NotDicomError as error:
             damaged = "damaged" in str(error)
-            reason = str(error) if damaged else f"no DICOM file, but {what_is(path) or 'something unknown'}"
+            kind = (what_is(path) or "something unknown").split(":")[0]  # of a text it quotes the first line
+            reason = str(error) if damaged else f"no DICOM file, but {kind}"
         except OSError as error:
             reason, damaged = f"cannot be opened ({error.strerror or type(error).__name__})", True
         if reason:

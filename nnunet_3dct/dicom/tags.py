@@ -19,7 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from nnunet_3dct.formats.file_kinds import first_bytes
 
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # of a file without preamble, either byte order
-_SHORTEST = 132
+START = 132  # bytes that tell a DICOM file
 # all that grouping, sorting and naming need
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "SpecificCharacterSet",
@@ -93,11 +93,15 @@ def read_whole(path: Path) -> Dataset:
 
 def looks_like_dicom(path: Path) -> bool:
     """Whether the first bytes are those of a DICOM file."""
-    start = first_bytes(path, _SHORTEST)
+    return starts_like_dicom(first_bytes(path, START))
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file whose first :data:`START` bytes are ``start`` looks like DICOM."""
     if start[128:132] == b"DICM":
         return True
     # without a preamble: a first tag of a low group, as an explicit (two letters) or implicit (a length) element
-    return len(start) == _SHORTEST and start[:2] in _FIRST_GROUPS and (start[4:6].isalpha() or start[6:8] == b"\0\0")
+    return len(start) == START and start[:2] in _FIRST_GROUPS and (start[4:6].isalpha() or start[6:8] == b"\0\0")
 
 
 @contextmanager
