@@ -21,6 +21,7 @@ from nnunet_3dct.dicom.tags import (
     TaggedFile,
     items,
     looks_like_dicom,
+    quiet,
     read_tags,
     starts_like_dicom,
     text,
@@ -151,7 +152,7 @@ class _Reader:
         self.identifiers = Identifiers()
         self.slices: dict[str, list[Slice]] = defaultdict(list)
         self.first: dict[str, TaggedFile] = {}
-        self.masks: list[tuple[str, TaggedFile]] = []
+        self.masks: list[tuple[str, TaggedFile, tuple[str, ...]]] = []
         self.left_out: list[tuple[Path, str]] = [
             (root / name, reason) for name, reason in (archive.damaged if archive else {}).items()
         ]
@@ -166,13 +167,16 @@ class _Reader:
             self.left_out.append((path, "a hidden file"))
             return
         try:
-            reason, damaged = self._sort_in(path)
+            with quiet():
+                reason, damaged = self._sort_in(path)
         except NotDicomError as error:
             damaged = "damaged" in str(error)
             kind = (what_is(path) or "something unknown").split(":")[0]  # of a text it quotes the first line
             reason = str(error) if damaged else f"no DICOM file, but {kind}"
         except OSError as error:
             reason, damaged = f"cannot be opened ({error.strerror or type(error).__name__})", True
+        except Exception:  # pydicom raises whatever the damaged bytes lead to, and only when a tag is looked at
+            reason, damaged = "a damaged DICOM file", True
         if reason:
             self.left_out.append((path, reason))
         if damaged:
@@ -185,20 +189,24 @@ class _Reader:
         self.identifiers.note(file.tags)
         kind, reason = kind_of(file)
         if kind in MASK_KINDS:
-            self.masks.append((kind, file))
+            self.masks.append((kind, file, tuple(key(uid) for uid in _referenced_series(file.tags))))
         elif kind == IMAGE:
             uid = text(file.tags, "SeriesInstanceUID")
             if not uid:
                 return "an image without SeriesInstanceUID", False
-            self.slices[uid].extend(slices_of(file))
+            slices = slices_of(file)  # may fail: before anything is added
+            self.slices[uid].extend(slices)
             self.first.setdefault(uid, file)
             self.series_in[path.parent].add(uid)
         return reason, reason.startswith("cut off")
 
     def scan(self) -> SeriesScan:
         """The series, once all files are read."""
+        with quiet():
+            return self._scan()
+
+    def _scan(self) -> SeriesScan:
         found: list[Series] = []
-        reasons: dict[str, str] = {}
         for uid, slices in self.slices.items():
             stacks = _stacks(slices)
             most = max(len(stack) for stack in stacks)
@@ -211,8 +219,8 @@ class _Reader:
                     )
             for number, stack in enumerate(kept, start=1):
                 found.append(self._image(uid, stack, f"-{number}" if len(kept) > 1 else ""))
-        masks = [self._masks(kind, file) for kind, file in self.masks]
-        reasons.update({self.shown(path): reason for path, reason in sorted(self.left_out)})
+        masks = [self._masks(*found) for found in self.masks]
+        reasons = {self.shown(path): reason for path, reason in sorted(self.left_out)}
         return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons)
 
     def _image(self, uid: str, slices: list[Slice], ending: str) -> Series:
@@ -236,7 +244,7 @@ class _Reader:
             archive=self.archive,
         )
 
-    def _masks(self, kind: str, file: TaggedFile) -> Series:
+    def _masks(self, kind: str, file: TaggedFile, refers_to: tuple[str, ...]) -> Series:
         tags = file.tags
         return Series(
             uid=key(text(tags, "SeriesInstanceUID") or text(tags, "SOPInstanceUID")),
@@ -246,7 +254,7 @@ class _Reader:
             modality="SEG" if kind == SEGMENTATION else "RTSTRUCT",
             kind=kind,
             place=self.shown(file.path),
-            refers_to=tuple(key(uid) for uid in _referenced_series(tags)),
+            refers_to=refers_to,
             archive=self.archive,
         )
 

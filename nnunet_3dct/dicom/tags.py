@@ -68,14 +68,15 @@ def read_tags(path: Path) -> TaggedFile:
             tags = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             end = stream.tell()
             list(tags)  # converts every value now, where warnings are silenced
-    except Exception as error:  # pydicom raises whatever the damaged bytes lead to
-        raise NotDicomError("a damaged DICOM file, whose tags cannot be read") from error
-    meta = getattr(tags, "file_meta", None)
-    syntax = None if meta is None else meta.get("TransferSyntaxUID")
+            meta = getattr(tags, "file_meta", None)
+            syntax = None if meta is None else meta.get("TransferSyntaxUID")
+            syntax = None if syntax is None else UID(str(syntax))
+    except Exception:  # pydicom raises whatever the damaged bytes lead to, and quotes them
+        raise NotDicomError("a damaged DICOM file, whose tags cannot be read") from None
     if not tags and (meta is None or not meta):
         raise NotDicomError("a damaged DICOM file without tags")
     deflated = syntax == DeflatedExplicitVRLittleEndian
-    return TaggedFile(path, tags, None if syntax is None else UID(syntax), None if deflated else size - end)
+    return TaggedFile(path, tags, syntax, None if deflated else size - end)
 
 
 def read_whole(path: Path) -> Dataset:
@@ -87,8 +88,8 @@ def read_whole(path: Path) -> Dataset:
     try:
         with quiet():
             return pydicom.dcmread(path, force=True)
-    except Exception as error:
-        raise NotDicomError("a damaged DICOM file") from error
+    except Exception:
+        raise NotDicomError("a damaged DICOM file") from None
 
 
 def looks_like_dicom(path: Path) -> bool:

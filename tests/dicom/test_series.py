@@ -5,12 +5,14 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from nnunet_3dct.dicom.series import find_series, holds_dicom
+from nnunet_3dct.dicom.volume import read_series
 from nnunet_3dct.errors import ImageError
 from tests.dicom.makers import (
     Patient,
@@ -183,3 +185,30 @@ def test_files_without_preamble_are_read(tmp_path: Path) -> None:
         pydicom.dcmwrite(tmp_path / str(number), item, implicit_vr=True, little_endian=True)
     (series,) = find_series(tmp_path).series
     assert len(series.files) == 4
+
+
+def test_damaged_files_cost_their_own_lines_and_nothing_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    """Bytes changed at random: whatever pydicom makes of them, the sound series beside them is found whole."""
+    sound = write_series(tmp_path / "sound", SMALL)
+    enhanced = save_one(enhanced_dataset(SMALL), tmp_path / "enhanced.dcm").read_bytes()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        content = bytearray(enhanced if number % 2 else sound[1].read_bytes())
+        for place in random.integers(132, len(content), 8):
+            content[place] = random.integers(256)
+        folder = tmp_path / "damaged" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "a.dcm").write_bytes(content)
+    recwarn.clear()
+    (tmp_path / "enhanced.dcm").unlink()
+    scan = find_series(tmp_path)
+    assert any(set(sound) <= set(series.files) for series in scan.series)
+    for series in scan.series:
+        try:
+            read_series(series)
+        except ImageError as error:
+            assert str(error).startswith(f"series {series.uid}")
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err, list(recwarn)) == ("", "", [])
