@@ -29,7 +29,7 @@ from nnunet_3dct.dicom.tags import (
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import what_is
 
-_SAME_DIRECTION = 0.999  # cosine of the angle between slices of one stack (2.6 degrees)
+_SAME_DIRECTION = 0.9999  # cosine of the angle between slices of one stack (0.8 degrees)
 _FEW, _FEWER = 3, 4  # a series of another orientation with this few slices, a quarter of the others or less
 _LOOKED_AT = 200  # files, to tell a folder of DICOM from others
 MASK_KINDS = (SEGMENTATION, STRUCTURES)
@@ -52,8 +52,8 @@ class Series:
         slices: of an image, sorted as the files.
         unreadable: files in the same folder that cannot be read, without identifiers; slices may be missing.
         refers_to: keys of the series on which masks were drawn.
-        folder_name: name of the folder where all files and no other series lie and which holds no identifier; else
-            empty.
+        folder_name: name of the folder (or ZIP archive) where all files and no other series lie and which holds no
+            identifier; else empty.
         archive: keeps the files of a ZIP archive alive.
     """
 
@@ -136,7 +136,7 @@ def find_series(source: Path, *, progress: Callable[[int], object] | None = None
         raise ImageError(f"{source}: expected DICOM files, found nothing. Check the path.")
     archive = ExtractedArchive(source) if is_zip(source) else None
     root = source if archive is None else archive.folder
-    reader = _Reader(root if root.is_dir() else root.parent, archive)
+    reader = _Reader(root if root.is_dir() else root.parent, archive, source.stem if archive else "")
     for count, path in enumerate([root] if root.is_file() else _walk(root), start=1):
         reader.read(path)
         if progress is not None:
@@ -147,8 +147,8 @@ def find_series(source: Path, *, progress: Callable[[int], object] | None = None
 class _Reader:
     """Collects the files of a source, series by series."""
 
-    def __init__(self, root: Path, archive: ExtractedArchive | None) -> None:
-        self.root, self.archive = root, archive
+    def __init__(self, root: Path, archive: ExtractedArchive | None, name: str) -> None:
+        self.root, self.archive, self.name = root, archive, name or root.name
         self.identifiers = Identifiers()
         self.slices: dict[str, list[Slice]] = defaultdict(list)
         self.first: dict[str, TaggedFile] = {}
@@ -230,6 +230,7 @@ class _Reader:
         unreadable = [path for folder in sorted(folders) for path in self.unreadable.get(folder, ())]
         folder = next(iter(folders))
         own = len(folders) == 1 and not ending and self.series_in[folder] == {uid}
+        name = self.name if folder == self.root else folder.name
         return Series(
             uid=key(uid) + ending,
             files=tuple(dict.fromkeys(item.file for item in slices)),
@@ -240,7 +241,7 @@ class _Reader:
             place=self.shown(folder) if len(folders) == 1 else "",
             slices=tuple(slices),
             unreadable=tuple(self.shown(path) for path in unreadable),
-            folder_name=folder.name if own and self.identifiers.is_neutral(folder.name) else "",
+            folder_name=name if own and self.identifiers.is_neutral(name) else "",
             archive=self.archive,
         )
 
@@ -265,7 +266,7 @@ class _Reader:
 
 
 def _stacks(slices: list[Slice]) -> list[list[Slice]]:
-    """Slices by orientation, the first met first."""
+    """Slices by orientation, in an order that does not depend on that of the files."""
     stacks: list[tuple[np.ndarray, list[Slice]]] = []
     for item in slices:
         axes = np.array([item.row or (0, 0, 0), item.column or (0, 0, 0)])
@@ -276,7 +277,7 @@ def _stacks(slices: list[Slice]) -> list[list[Slice]]:
                 break
         else:
             stacks.append((axes, [item]))
-    return [stack for _, stack in stacks]
+    return [stack for _, stack in sorted(stacks, key=lambda found: np.round(found[0], 2).ravel().tolist())]
 
 
 def _sorted(slices: list[Slice]) -> list[Slice]:

@@ -25,10 +25,7 @@ def test_paths_that_lead_out_are_refused_and_nothing_is_written(
     (tmp_path / "temporary").mkdir()
     with pytest.raises(ImageError, match="leads out of it"):
         ExtractedArchive(archive(tmp_path / "a.zip", **{"good": b"1", name: b"2"}))
-    assert [path.name for path in tmp_path.rglob("*")] == ["temporary", "a.zip"] or not list(
-        (tmp_path / "temporary").iterdir()
-    )
-    assert not (tmp_path / "out.dcm").exists()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "temporary"]
 
 
 def test_a_small_archive_that_becomes_large_is_refused(tmp_path: Path) -> None:
@@ -37,7 +34,7 @@ def test_a_small_archive_that_becomes_large_is_refused(tmp_path: Path) -> None:
         ExtractedArchive(bomb, most_bytes=2_000_000)
 
 
-def test_bytes_are_counted_where_the_archive_lies_about_them(tmp_path: Path) -> None:
+def test_no_more_is_unpacked_than_the_archive_declares(tmp_path: Path) -> None:
     bomb = archive(tmp_path / "a.zip", zeros=bytes(5_000_000))
     content = bytearray(bomb.read_bytes())
     size = (5_000_000).to_bytes(4, "little")
@@ -45,11 +42,9 @@ def test_bytes_are_counted_where_the_archive_lies_about_them(tmp_path: Path) -> 
         place = content.index(size)
         content[place : place + 4] = (100).to_bytes(4, "little")
     bomb.write_bytes(content)
-    try:
-        extracted = ExtractedArchive(bomb, most_bytes=2_000_000)
-    except ImageError:
-        return
-    assert sum(path.stat().st_size for path in extracted.folder.rglob("*")) <= 2_000_000
+    found = ExtractedArchive(bomb, most_bytes=2_000_000)
+    assert sum(path.stat().st_size for path in found.folder.rglob("*")) <= 2_000_000
+    assert found.damaged == {"zeros": "damaged in the ZIP archive"}
 
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_cases_are_numbered_where_series_share_a_folder_or_a_name(tmp_path: Path
     write_series(tmp_path / "two" / "x" / "s1", SMALL)
     write_series(tmp_path / "two" / "y" / "s1", SMALL)
     assert names(tmp_path / "two") == ["case_0001", "case_0002"]
+
+
+def test_an_archive_names_its_only_series(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "in", SMALL)
+    for name in ("case_0007.zip", "Waltraud7.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for path in files:
+                archive.write(path, path.name)
+    assert names(tmp_path / "case_0007.zip") == ["case_0007"]
+    assert names(tmp_path / "Waltraud7.zip") == ["case_0001"]
 
 
 def test_numbers_are_the_same_in_every_run_and_wherever_the_files_lie(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import re
 import traceback
 import zipfile
 from collections.abc import Callable
@@ -191,3 +192,21 @@ def test_dates_are_hidden_however_they_are_written() -> None:
     for written in ("20230717", "2023-07-17", "17.07.2023", "29031951", "29-03-1951"):
         assert_clean(known.hide(f"a/{written}/b"), written)
     assert known.hide("series_3/IM0001.dcm") == "series_3/IM0001.dcm"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Müller^Jörg", "Mueller_Joerg"),
+        ("Müller^Jörg", "MULLER jorg"),
+        ("Li^Wu", "LI_wu/IM1"),
+        ("Yamada^Tarou=山田^太郎", "山田太郎"),
+    ],
+)
+def test_names_are_hidden_however_they_are_written(name: str, written: str) -> None:
+    known = Identifiers()
+    (item,) = series_datasets(phantom()[:1], patient=Patient(name))
+    known.note(item)
+    hidden = known.hide(written)
+    assert not any(part.lower() in hidden.lower() for part in re.split(r"[_ /]", written) if part != "IM1")
+    assert known.hide("slices/liver_1") == "slices/liver_1"  # no part of a word

@@ -210,6 +210,7 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path: Path) -
         ([2, 3], r"2 between instances 2 and 5 \(7.5 mm apart, others 2.5 mm\)"),
         ([2, 6], r"1 between instances 2 and 4 .*, 1 between instances 6 and 8"),
         ([1], "1 between instances 1 and 3"),
+        ([3, 5], r"1 between instances 3 and 5 .*, 1 between instances 5 and 7"),
     ],
 )
 def test_missing_slices_are_named_by_their_neighbours(tmp_path: Path, drop: list[int], message: str) -> None:
@@ -274,6 +275,11 @@ def test_two_pixel_spacings_are_refused_by_instance(tmp_path: Path) -> None:
     one_changed(tmp_path, 1, PixelSpacing=["0.9", "0.7"])
     with pytest.raises(ImageError, match=r"one pixel spacing, found 0.8 x 0.9 mm \(instances 1, 3-6\)"):
         read(tmp_path)
+
+
+def test_spacings_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    one_changed(tmp_path, 1, PixelSpacing=["0.9004999", "0.8"])
+    assert read(tmp_path).repairs == []
 
 
 @pytest.mark.parametrize("keyword", ["ImagePositionPatient", "PixelSpacing"])
