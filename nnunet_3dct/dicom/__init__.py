@@ -1,0 +1,1 @@
+"""DICOM series in and results out; nothing else imports pydicom or highdicom."""
