@@ -1,31 +1,35 @@
-"""Structured Report after TID 1500 (Measurement Report): sizes of the labels, class and probabilities, and the model."""
+"""Structured Report after TID 1500 (Measurement Report): volumes of the labels, class, probabilities and model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from highdicom import sr
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, STATEMENT, Algorithm
-from nnunet_3dct.dicom.segmentation import as_code, save
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
+from nnunet_3dct.dicom.segmentation import as_code
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source
-from nnunet_3dct.dicom.tags import fitting, new_uid, unvalidated
 from nnunet_3dct.errors import ImageError
 
 WHICH = 2  # last digits of the series number
 SCHEME = "99NNUNET3DCT"  # of what no terminology has codes for: the classes of a model
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 PROBABILITY = Code("1", "UCUM", "no units")
+PREDICTED = Code("predicted_class", SCHEME, "Predicted class")
 COMMENT = Code("121106", "DCM", "Comment")
 NOT_FOUND = "Not found: no voxel was given this label."
+
+_Group = sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,8 @@ def make_report(
         ImageError: highdicom refuses the series.
     """
     with unvalidated():
-        groups = [_segment_group(segment, source, algorithm, segmentation) for segment in segments]
-        if result is not None:
-            groups.append(_class_group(result, algorithm))
+        groups: list[_Group] = [_class_group(result, algorithm)] if result is not None else []
+        groups += [_segment_group(segment, source, algorithm, segmentation) for segment in segments]
         content = _content(source, groups, algorithm)
         try:
             report = _document(source, content, algorithm, segmentation)
@@ -120,7 +123,7 @@ def _document(source: Source, content: Dataset, algorithm: Algorithm, segmentati
     )
 
 
-def _content(source: Source, groups: Sequence[sr.templates.Template], algorithm: Algorithm) -> Dataset:
+def _content(source: Source, groups: Sequence[_Group], algorithm: Algorithm) -> Dataset:
     device = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
@@ -144,11 +147,9 @@ def _content(source: Source, groups: Sequence[sr.templates.Template], algorithm:
     return root
 
 
-def _segment_group(
-    segment: Segment, source: Source, algorithm: Algorithm, segmentation: Dataset | None
-) -> sr.templates.Template:
+def _segment_group(segment: Segment, source: Source, algorithm: Algorithm, segmentation: Dataset | None) -> _Group:
     meaning = segment.meaning
-    about = {
+    about: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=fitting(segment.name)),
         "algorithm_id": _identification(algorithm),
         "finding_type": as_code(meaning.type),
@@ -186,13 +187,15 @@ def _sites(segment: Segment) -> list[sr.FindingSite] | None:
     return [sr.FindingSite(as_code(meaning.site), laterality=side)]
 
 
-def _class_group(result: ClassResult, algorithm: Algorithm) -> sr.templates.Template:
+def _class_group(result: ClassResult, algorithm: Algorithm) -> _Group:
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=new_uid(), identifier="Class of the case"),
-        algorithm_id=_identification(algorithm),
+        algorithm_id=_identification(algorithm, parameters=True),
         finding_type=Code("class", SCHEME, "Class of the case"),
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(Code("predicted_class", SCHEME, "Predicted class"), _class(result, result.predicted))
+            sr.QualitativeEvaluation(
+                Code("predicted_class", SCHEME, "Predicted class"), _class(result, result.predicted)
+            )
         ],
         measurements=[
             sr.Measurement(
@@ -212,11 +215,12 @@ def _class(result: ClassResult, number: int) -> Code:
     return Code(f"class_{number}", SCHEME, fitting(result.names[number]))
 
 
-def _identification(algorithm: Algorithm) -> sr.AlgorithmIdentification:
+def _identification(algorithm: Algorithm, *, parameters: bool = False) -> sr.AlgorithmIdentification:
+    given = [f"{name}: {value}" for name, value in algorithm.parameters.items()] if parameters else []
     return sr.AlgorithmIdentification(
         name=algorithm.name,
         version=algorithm.version,
-        parameters=[f"{name}: {value}" for name, value in algorithm.parameters.items()] or None,
+        parameters=given or None,
         family=codes.cid7162.ArtificialIntelligence,
         manufacturer=MAKER,
     )

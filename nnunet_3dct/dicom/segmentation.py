@@ -9,16 +9,15 @@ import highdicom
 import numpy as np
 import SimpleITK
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source, labels_on_frames
-from nnunet_3dct.dicom.tags import fitting, new_uid, unvalidated
 from nnunet_3dct.errors import ImageError
-from nnunet_3dct.formats.atomic import write_file
 from nnunet_3dct.formats.label_codes import LabelCode
 
 WHICH = 1  # last digits of the series number
@@ -88,16 +87,6 @@ def write_segmentation(
     result = make_segmentation(source, labels, segments, algorithm)
     save(result, path)
     return result
-
-
-def save(result: Dataset, path: Path) -> None:
-    """Write a data set as a file, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with unvalidated():
-        write_file(path, lambda stream: result.save_as(stream, enforce_file_format=True))
 
 
 def as_code(code: LabelCode) -> Code:

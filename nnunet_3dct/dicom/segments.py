@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK
 
 from nnunet_3dct.dicom.codes import Meaning, meanings
-from nnunet_3dct.dicom.tags import new_uid
+from nnunet_3dct.dicom.result_files import new_uid
 from nnunet_3dct.formats.label_codes import LabelCode
 
 # of the label names in dataset.json: nnU-Net's own, no structures

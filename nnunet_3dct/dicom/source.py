@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from nnunet_3dct.dicom.tags import unvalidated
+from nnunet_3dct.dicom.result_files import unvalidated
 from nnunet_3dct.errors import ImageError
 
 # of the patient, the study and a trial, copied into every result as they are
@@ -195,10 +196,8 @@ def _identity(header: Dataset) -> Dataset:
                 found[keyword] = header[keyword]
             except Exception:  # pydicom has many for damaged values; the result does without
                 continue
-    try:
+    with suppress(Exception):  # an unknown character set: bytes are kept as Latin-1
         found.decode()
-    except Exception:  # an unknown character set: bytes are kept as Latin-1
-        pass
     del found.SpecificCharacterSet
     for keyword in _REQUIRED:
         if keyword not in found:

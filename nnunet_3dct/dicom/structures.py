@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import SimpleITK
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
 from nnunet_3dct.dicom.outlines import outlines
-from nnunet_3dct.dicom.segmentation import save
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Frame, Source, labels_on_frames
-from nnunet_3dct.dicom.tags import fitting, new_uid, unvalidated
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.label_codes import LabelCode
 
@@ -72,7 +71,7 @@ def write_structures(
 
 def _general(source: Source, algorithm: Algorithm) -> Dataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, new_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, UID(new_uid())
     # a list of coordinates may be longer than the 64 KiB that explicit value representations leave for it
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ImplicitVRLittleEndian, PYDICOM_IMPLEMENTATION_UID
     result = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)

@@ -1,13 +1,17 @@
-"""Small helpers for data sets: text that fits, new identifiers, reading without a word on the values."""
+"""What all results share: written whole or not at all, identifiers, text that fits, no word on values of tags."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pydicom import config
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+
+from nnunet_3dct.formats.atomic import write_file
 
 _LOCK = threading.RLock()
 
@@ -34,3 +38,13 @@ def unvalidated() -> Iterator[None]:
             yield
         finally:
             settings.reading_validation_mode, settings.writing_validation_mode = before
+
+
+def save(result: Dataset, path: Path) -> None:
+    """Write a data set as a file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with unvalidated():
+        write_file(path, lambda stream: result.save_as(stream, enforce_file_format=True))
