@@ -1,1 +1,1 @@
-"""DICOM series in and results out; nothing else imports pydicom or highdicom."""
+"""DICOM in and out. Nothing outside this room imports pydicom or highdicom."""
