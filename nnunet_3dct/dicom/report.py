@@ -15,10 +15,11 @@ from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, STATEMENT, Algorithm
-from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save
 from nnunet_3dct.dicom.segmentation import as_code
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source
+from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError
 
 WHICH = 2  # last digits of the series number
@@ -71,7 +72,7 @@ def make_report(
     Raises:
         ImageError: highdicom refuses the series.
     """
-    with unvalidated():
+    with quiet():
         groups: list[_Group] = [_class_group(result, algorithm)] if result is not None else []
         groups += [_segment_group(segment, source, algorithm, segmentation) for segment in segments]
         content = _content(source, groups, algorithm)

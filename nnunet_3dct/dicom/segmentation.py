@@ -14,9 +14,10 @@ from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
-from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source, labels_on_frames
+from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.label_codes import LabelCode
 
@@ -45,7 +46,7 @@ def make_segmentation(
     array = labels_on_frames(labels, source)
     masks = np.stack([segment.mask(array) for segment in found], axis=-1).astype(np.uint8)
     names = ", ".join(segment.name for segment in found)
-    with unvalidated():
+    with quiet():
         try:
             result = highdicom.seg.Segmentation(
                 source_images=source.images,

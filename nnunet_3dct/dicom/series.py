@@ -82,11 +82,13 @@ class SeriesScan:
         series: of images, ordered by patient, study and series (their keys).
         masks: files of DICOM-SEG and RTSTRUCT, in the same order.
         left_out: file (path within the source, without identifiers) or series -> reason.
+        identifiers: that were met, to hide them in texts.
     """
 
     series: list[Series]
     masks: list[Series]
     left_out: dict[str, str]
+    identifiers: Identifiers = field(default_factory=Identifiers, repr=False)
 
     def masks_of(self, series: Series) -> list[Series]:
         """The files of masks that were drawn on ``series``."""
@@ -203,7 +205,7 @@ class _Reader:
                 found.append(self._image(uid, stack, f"-{number}" if len(kept) > 1 else ""))
         masks = [self._masks(kind, file) for kind, file in self.masks]
         reasons.update({self.shown(path): reason for path, reason in sorted(self.left_out)})
-        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons)
+        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons, self.identifiers)
 
     def _image(self, uid: str, slices: list[Slice], ending: str) -> Series:
         slices = _sorted(slices)

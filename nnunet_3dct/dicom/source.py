@@ -13,7 +13,7 @@ import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from nnunet_3dct.dicom.result_files import unvalidated
+from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError
 
 # of the patient, the study and a trial, copied into every result as they are
@@ -36,6 +36,7 @@ _IMAGE = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionOrganizationSequence",
     "DimensionIndexSequence", "DimensionOrganizationType",
 )  # fmt: skip
+_SAME_PLACE = 1e-3  # mm
 _DIGITS = 1e-3  # direction cosines of frames that count as parallel
 
 
@@ -121,15 +122,14 @@ def read_source(files: Sequence[Path]) -> Source:
     """
     if not files:
         raise ImageError("DICOM result: expected the files of a series, found none.")
-    with unvalidated():
+    with quiet():
         headers = [_header(Path(path)) for path in files]
         _check_one_series(headers)
         identity = _identity(headers[0])
         images = [_image(header) for header in headers]
         frames, axes = _frames(images)
     if len(images) > 1:
-        order = np.argsort([frame.position @ axes[:, 2] for frame in frames], kind="stable")
-        images = [images[n] for n in order]
+        images = _sorted(images, frames, axes)
         frames, axes = _frames(images)
     return Source(images, identity, frames, axes)
 
@@ -166,6 +166,16 @@ def _check_overlap(labels: SimpleITK.Image, array: np.ndarray, source: Source, t
             f"DICOM result: expected labels on the slices of the series, found {there / 1000:.3g} of their "
             f"{volume / 1000:.3g} ml there. Give the series that the image was made from."
         )
+
+
+def _sorted(images: Sequence[Dataset], frames: Sequence[Frame], axes: np.ndarray) -> list[Dataset]:
+    """Along the normal; of slices at one place, which archives send twice, the first."""
+    along = [float(frame.position @ axes[:, 2]) for frame in frames]
+    kept: list[int] = []
+    for number in np.argsort(along, kind="stable").tolist():
+        if not kept or along[number] - along[kept[-1]] > _SAME_PLACE:
+            kept.append(number)
+    return [images[number] for number in kept]
 
 
 def _header(path: Path) -> Dataset:

@@ -15,9 +15,10 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ImplicitVRLittleEndian,
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
 from nnunet_3dct.dicom.outlines import outlines
-from nnunet_3dct.dicom.result_files import fitting, new_uid, save, unvalidated
+from nnunet_3dct.dicom.result_files import fitting, new_uid, save
 from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Frame, Source, labels_on_frames
+from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.label_codes import LabelCode
 
@@ -41,7 +42,7 @@ def make_structures(
     if not found:
         raise ImageError("DICOM structure set: expected a segment with voxels, found none.")
     array = labels_on_frames(labels, source)
-    with unvalidated():
+    with quiet():
         result = _general(source, algorithm)
         result.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
         regions = [
