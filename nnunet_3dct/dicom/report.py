@@ -15,9 +15,9 @@ from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, STATEMENT, Algorithm
+from nnunet_3dct.dicom.findings import Segment
 from nnunet_3dct.dicom.result_files import fitting, new_uid, save
 from nnunet_3dct.dicom.segmentation import as_code
-from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source
 from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError

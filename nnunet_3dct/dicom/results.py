@@ -10,9 +10,9 @@ import pydicom
 import SimpleITK
 
 from nnunet_3dct.dicom.algorithm import Algorithm
+from nnunet_3dct.dicom.findings import segments_of
 from nnunet_3dct.dicom.report import ClassResult, write_report
 from nnunet_3dct.dicom.segmentation import write_segmentation
-from nnunet_3dct.dicom.segments import segments_of
 from nnunet_3dct.dicom.series import Series, find_series
 from nnunet_3dct.dicom.source import read_source
 from nnunet_3dct.dicom.structures import write_structures

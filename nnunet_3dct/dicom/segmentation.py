@@ -14,8 +14,8 @@ from pydicom.sr.coding import Code
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
+from nnunet_3dct.dicom.findings import Segment
 from nnunet_3dct.dicom.result_files import fitting, new_uid, save
-from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Source, labels_on_frames
 from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError
@@ -122,7 +122,7 @@ def _description(number: int, segment: Segment, algorithm: Algorithm) -> highdic
 
 
 def _measures(source: Source) -> highdicom.PixelMeasuresSequence:
-    """Sizes of a voxel; the thickness of a slice is their distance where the source does not say."""
+    """Sizes of a voxel, with the distance of the slices, which is not always their thickness."""
     columns, rows = source.frames[0].spacing
     shared = source.first.get("SharedFunctionalGroupsSequence")
     holder = shared[0].get("PixelMeasuresSequence", [Dataset()])[0] if shared else source.first

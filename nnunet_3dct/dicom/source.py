@@ -131,7 +131,11 @@ def read_source(files: Sequence[Path]) -> Source:
     if len(images) > 1:
         images = _sorted(images, frames, axes)
         frames, axes = _frames(images)
-    return Source(images, identity, frames, axes)
+    source = Source(images, identity, frames, axes)
+    for image in images:
+        if "SharedFunctionalGroupsSequence" not in image and not image.get("SliceThickness"):
+            image.SliceThickness = f"{source.slice_spacing or 1.0:.8g}"
+    return source
 
 
 def labels_on_frames(labels: SimpleITK.Image, source: Source) -> np.ndarray:

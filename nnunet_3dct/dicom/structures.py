@@ -14,9 +14,9 @@ from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, ImplicitVRLittleEndian,
 
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, Algorithm
+from nnunet_3dct.dicom.findings import Segment
 from nnunet_3dct.dicom.outlines import outlines
 from nnunet_3dct.dicom.result_files import fitting, new_uid, save
-from nnunet_3dct.dicom.segments import Segment
 from nnunet_3dct.dicom.source import Frame, Source, labels_on_frames
 from nnunet_3dct.dicom.tags import quiet
 from nnunet_3dct.errors import ImageError

@@ -10,9 +10,9 @@ import SimpleITK
 from nnunet_3dct.dicom.algorithm import Algorithm
 from nnunet_3dct.dicom.cases import DicomCase
 from nnunet_3dct.dicom.codes import meanings, unknown_labels
+from nnunet_3dct.dicom.findings import structures
 from nnunet_3dct.dicom.report import ClassResult
 from nnunet_3dct.dicom.results import is_whole_result, write_results
-from nnunet_3dct.dicom.segments import structures
 from nnunet_3dct.formats.class_files import ClassFile
 from nnunet_3dct.formats.dicom_files import SUFFIXES, dicom_result_path
 from nnunet_3dct.formats.label_codes import read_label_codes

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_3dct.dicom.series import counted
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.formats.atomic import read_json, write_json
 from nnunet_3dct.formats.class_files import class_file_path, classified_in, write_class_file, write_class_tables
@@ -77,6 +78,8 @@ def predict_folder(
         on_message(
             f"Left out of {given.shown(str(images))}: {listing([f'{k} ({v})' for k, v in found.left_out.items()])}."
         )
+    if given.set_aside:
+        on_message(f"Set aside, no slices of a volume: {counted(given.set_aside)}.")
     covariates = read_folder_covariates(
         model.covariates, options.clinical, [images.case for images in found.cases], images, on_message
     )
@@ -96,7 +99,7 @@ def predict_folder(
     manifest: Manifest = {
         "versions": versions(),
         "device": str(model.device),
-        "arguments": {key: given.shown(str(v)) if isinstance(v, str | Path) else v for key, v in arguments.items()},
+        "arguments": {key: given.shown(str(v)) if isinstance(v, Path) else v for key, v in arguments.items()},
         "head": dict(model.head_config),
         "produced_by": dict(model.describe()),
         "cases": [images.case for images in cases],
@@ -114,6 +117,8 @@ def predict_folder(
             "per_case": {images.case: times[images.case] for images in cases if images.case in times},
         },
     }
+    if given.set_aside:
+        manifest["set_aside"] = given.set_aside
     if given.repairs:
         manifest["repairs"] = dict(sorted(given.repairs.items()))
     write_manifest(manifest, path)

@@ -25,12 +25,14 @@ class Images:
         folder: their names and files, and what was left out.
         series: case -> its DICOM series; empty for other images.
         repairs: case -> what was changed when its series was read, filled in while cases are read.
+        set_aside: DICOM file -> what it is, where it is no slice of a volume, such as a localizer.
         shown: text as it may be shown and noted, without what identifies the patients of the series.
     """
 
     folder: ImageFolder
     series: Mapping[str, DicomCase] = field(default_factory=dict)
     repairs: dict[str, list[str]] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
     shown: Callable[[str], str] = str
 
     def read(self, images: CaseImages, model: TrainedModel, on_message: Message) -> CaseInput:
@@ -72,7 +74,14 @@ def find_images(source: Path, model: TrainedModel, options: FolderOptions) -> Im
     scan = find_series(source)
     cases = cases_of(scan) if scan.series else dicom_cases(source)  # the latter says why there are none
     files = [CaseImages(case.case, case.files) for case in cases]
-    return Images(ImageFolder(files, scan.left_out), {case.case: case for case in cases}, shown=scan.identifiers.hide)
+    left_out = {file: reason for file, reason in scan.left_out.items() if file in scan.unreadable}
+    set_aside = {file: reason for file, reason in scan.left_out.items() if file not in left_out}
+    return Images(
+        ImageFolder(files, left_out),
+        {case.case: case for case in cases},
+        set_aside=set_aside,
+        shown=scan.identifiers.hide,
+    )
 
 
 def is_dicom(source: Path, file_ending: str) -> bool:
