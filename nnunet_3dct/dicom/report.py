@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,20 @@ _Group = sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurements
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What was measured of a label beside its volume; None for what was not, or has no such unit.
+
+    Attributes:
+        mean, sd: of its voxels, in HU.
+        longest_diameter: in a slice, in mm.
+    """
+
+    mean: float | None = None
+    sd: float | None = None
+    longest_diameter: float | None = None
+
+
+@dataclass(frozen=True)
 class ClassResult:
     """The class of a case.
 
@@ -56,6 +70,7 @@ def make_report(
     result: ClassResult | None,
     algorithm: Algorithm,
     segmentation: Dataset | None = None,
+    numbers: Mapping[str, Numbers] | None = None,
 ) -> Dataset:
     """A report of one case.
 
@@ -68,13 +83,16 @@ def make_report(
         result: the class; None for a model that names none.
         algorithm: that found all this.
         segmentation: that the segments are in, see :func:`~nnunet_3dct.dicom.segmentation.make_segmentation`.
+        numbers: label -> what else was measured of it.
 
     Raises:
         ImageError: highdicom refuses the series.
     """
     with quiet():
         groups: list[_Group] = [_class_group(result, algorithm)] if result is not None else []
-        groups += [_segment_group(segment, source, algorithm, segmentation) for segment in segments]
+        for segment in segments:
+            measured = _measured(segment, (numbers or {}).get(segment.name, Numbers()))
+            groups.append(_segment_group(segment, source, algorithm, segmentation, measured))
         content = _content(source, groups, algorithm)
         try:
             report = _document(source, content, algorithm, segmentation)
@@ -92,6 +110,7 @@ def write_report(
     result: ClassResult | None,
     algorithm: Algorithm,
     segmentation: Dataset | None = None,
+    numbers: Mapping[str, Numbers] | None = None,
 ) -> Dataset:
     """Write :func:`make_report`; returns what was written.
 
@@ -99,7 +118,7 @@ def write_report(
         ImageError: as :func:`make_report`.
         OutputError: the file cannot be written.
     """
-    report = make_report(source, segments, result, algorithm, segmentation)
+    report = make_report(source, segments, result, algorithm, segmentation, numbers)
     save(report, path)
     return report
 
@@ -148,7 +167,13 @@ def _content(source: Source, groups: Sequence[_Group], algorithm: Algorithm) -> 
     return root
 
 
-def _segment_group(segment: Segment, source: Source, algorithm: Algorithm, segmentation: Dataset | None) -> _Group:
+def _segment_group(
+    segment: Segment,
+    source: Source,
+    algorithm: Algorithm,
+    segmentation: Dataset | None,
+    measured: Sequence[sr.Measurement],
+) -> _Group:
     meaning = segment.meaning
     about: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=fitting(segment.name)),
@@ -156,7 +181,7 @@ def _segment_group(segment: Segment, source: Source, algorithm: Algorithm, segme
         "finding_type": as_code(meaning.type),
         "finding_category": as_code(meaning.category),
         "finding_sites": _sites(segment),
-        "measurements": [sr.Measurement(codes.SCT.Volume, _number(segment.volume), MILLILITRE)],
+        "measurements": measured,
     }
     number = _segment_number(segment, segmentation)
     if segmentation is None or number is None:
@@ -171,6 +196,18 @@ def _segment_group(segment: Segment, source: Source, algorithm: Algorithm, segme
         source_series=sr.SourceSeriesForSegmentation(source.first.SeriesInstanceUID),
     )
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=reference, **about)
+
+
+def _measured(segment: Segment, numbers: Numbers) -> list[sr.Measurement]:
+    found = [sr.Measurement(codes.SCT.Volume, _number(segment.volume), MILLILITRE)]
+    if numbers.longest_diameter is not None:
+        length = _number(numbers.longest_diameter)
+        found.append(sr.Measurement(codes.SCT.LongAxis, length, codes.UCUM.Millimeter))
+    for value, kind in ((numbers.mean, codes.SCT.Mean), (numbers.sd, codes.SCT.StandardDeviation)):
+        if value is not None:
+            attenuation, unit = codes.DCM.AttenuationCoefficient, codes.UCUM.HounsfieldUnit
+            found.append(sr.Measurement(attenuation, _number(value), unit, derivation=kind))
+    return found
 
 
 def _segment_number(segment: Segment, segmentation: Dataset | None) -> int | None:

@@ -11,7 +11,7 @@ import SimpleITK
 
 from nnunet_3dct.dicom.algorithm import Algorithm
 from nnunet_3dct.dicom.findings import segments_of
-from nnunet_3dct.dicom.report import ClassResult, write_report
+from nnunet_3dct.dicom.report import ClassResult, Numbers, write_report
 from nnunet_3dct.dicom.segmentation import write_segmentation
 from nnunet_3dct.dicom.series import Series, find_series
 from nnunet_3dct.dicom.source import read_source
@@ -35,6 +35,7 @@ def write_results(
     codes: Mapping[str, LabelCode] | None = None,
     algorithm: Algorithm | None = None,
     result: ClassResult | None = None,
+    numbers: Mapping[str, Numbers] | None = None,
 ) -> list[str]:
     """Write results into ``folder`` under the names of :mod:`nnunet_3dct.formats.dicom_files`.
 
@@ -51,6 +52,7 @@ def write_results(
         codes: label -> code.
         algorithm: that found the labels.
         result: the class.
+        numbers: label -> what was measured of it beside its volume.
 
     Returns:
         The kinds that were left out, since no voxel has a label.
@@ -68,7 +70,7 @@ def write_results(
         segmentation = write_segmentation(path, source, labels, segments, algorithm)
     if REPORT in kinds:
         path = dicom_result_path(folder, case, REPORT)
-        write_report(path, source, segments, result, algorithm, segmentation)
+        write_report(path, source, segments, result, algorithm, segmentation, numbers)
     if STRUCTURES in kinds and not empty:
         write_structures(dicom_result_path(folder, case, STRUCTURES), source, labels, segments, algorithm)
     return [kind for kind in (SEGMENTATION, STRUCTURES) if kind in kinds and empty]

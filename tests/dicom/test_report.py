@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_3dct.dicom.algorithm import Algorithm
 from nnunet_3dct.dicom.findings import segments_of
-from nnunet_3dct.dicom.report import ClassResult, write_report
+from nnunet_3dct.dicom.report import ClassResult, Numbers, write_report
 from nnunet_3dct.dicom.segmentation import write_segmentation
 from nnunet_3dct.dicom.source import read_source
 from tests.dicom import makers, readers
@@ -18,6 +18,7 @@ from tests.dicom import makers, readers
 NAMES = {"background": 0, "pancreas": 1, "pancreatic lesion": 2, "left kidney": 3}
 ALGORITHM = Algorithm("Dataset001_3DCT, nnUNetTrainer_CLSHeadSumFT", "0123456789abcdef", {"folds": "0, 1"})
 RESULT = ClassResult(["serous", "mucinous", "größer"], [0.1234567, 0.7, 0.1765433], 1, ["the image is unlike others"])
+NUMBERS = {"pancreas": Numbers(96.25, 18.5, 41.75)}
 VOXEL = float(np.prod(makers.SPACING)) / 1000
 
 
@@ -28,7 +29,7 @@ def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     image = makers.expected_image(makers.phantom_labels())
     segments = segments_of(image, NAMES)
     seg = write_segmentation(folder / "seg.dcm", source, image, segments, ALGORITHM) if request.param else None
-    write_report(folder / "sr.dcm", source, segments, RESULT, ALGORITHM, seg)
+    write_report(folder / "sr.dcm", source, segments, RESULT, ALGORITHM, seg, NUMBERS)
     return folder / "sr.dcm"
 
 
@@ -44,7 +45,10 @@ def test_dcmqi_reads_volumes_of_the_segments(report: Path) -> None:
     seg = pydicom.dcmread(report.parent / "seg.dcm")
     labels = makers.phantom_labels()
     for number, name in ((1, "pancreas"), (2, "pancreatic lesion")):
-        (volume,) = groups[name]["measurementItems"]
+        volume, *others = groups[name]["measurementItems"]
+        assert [item["quantity"]["CodeMeaning"] for item in others] == (
+            ["Long axis", "Attenuation Coefficient", "Attenuation Coefficient"] if name == "pancreas" else []
+        )
         assert volume["quantity"]["CodeMeaning"] == "Volume" and volume["units"]["CodeValue"] == "mL"
         assert float(volume["value"]) == pytest.approx(np.count_nonzero(labels == number) * VOXEL, rel=1e-5)
         assert groups[name]["ReferencedSegment"] == number
@@ -66,6 +70,8 @@ def test_dcmtk_reads_all_of_it(report: Path) -> None:
         f'"Algorithm Name")="{ALGORITHM.name}"',
         'weights 0123456789abcdef"',
         '"Algorithm Parameters")="folds: 0, 1"',
+        '"Long axis")="41.75" (mm,UCUM,"mm")',
+        '"Attenuation Coefficient")="96.25" ([hnsf\'U],UCUM,"Hounsfield unit")',
         "UNVERIFIED",
         "PRELIMINARY",
     ):
