@@ -92,11 +92,15 @@ class SeriesScan:
         series: of images, ordered by patient, study and series (their keys).
         masks: files of DICOM-SEG and RTSTRUCT, in the same order.
         left_out: file (path within the source, without identifiers) or series -> reason.
+        identifiers: that were met, to hide them in texts.
+        unreadable: of ``left_out``, files that are damaged or cannot be opened; the others are no slices of a volume.
     """
 
     series: list[Series]
     masks: list[Series]
     left_out: dict[str, str]
+    identifiers: Identifiers = field(default_factory=Identifiers, repr=False)
+    unreadable: frozenset[str] = frozenset()
 
     def masks_of(self, series: Series) -> list[Series]:
         """The files of masks that were drawn on ``series``."""
@@ -219,9 +223,10 @@ class _Reader:
                     )
             for number, stack in enumerate(kept, start=1):
                 found.append(self._image(uid, stack, f"-{number}" if len(kept) > 1 else ""))
-        masks = [self._masks(*found) for found in self.masks]
+        masks = [self._masks(*of_file) for of_file in self.masks]
         reasons = {self.shown(path): reason for path, reason in sorted(self.left_out)}
-        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons)
+        unreadable = frozenset(self.shown(path) for paths in self.unreadable.values() for path in paths)
+        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons, self.identifiers, unreadable)
 
     def _image(self, uid: str, slices: list[Slice], ending: str) -> Series:
         slices = _sorted(slices)

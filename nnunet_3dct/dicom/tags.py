@@ -6,9 +6,10 @@ pydicom's warnings quote the values that they complain about, which may be a pat
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,18 +106,43 @@ def starts_like_dicom(start: bytes) -> bool:
     return len(start) == START and start[:2] in _FIRST_GROUPS and (start[4:6].isalpha() or start[6:8] == b"\0\0")
 
 
+class _Silence:
+    """pydicom's switches are those of the whole process: the first thread that enters turns them, the last one back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._switches = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                logger = logging.getLogger("pydicom")
+                self._switches.callback(setattr, logger, "disabled", logger.disabled)
+                self._switches.enter_context(warnings.catch_warnings())
+                self._switches.enter_context(pydicom.config.disable_value_validation())
+                logger.disabled = True
+                warnings.simplefilter("ignore")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._switches.close()
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence pydicom, which otherwise quotes what it complains about."""
-    logger = logging.getLogger("pydicom")
-    disabled = logger.disabled
-    logger.disabled = True
+    _SILENCE.enter()
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.disabled = disabled
+        _SILENCE.leave()
 
 
 def text(tags: Dataset, keyword: str) -> str:
