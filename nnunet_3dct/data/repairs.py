@@ -36,6 +36,13 @@ _HEADLINES = {
     INTEGERS: "a mask stored as floating point or with a scaling factor; it becomes integers",
     COMPRESSION: "a file named .nii.gz that is not compressed; it is compressed",
 }
+# what a conversion does beside repairs
+SPLIT, FORMAT, MAPPED = "split", "format", "mapped"
+_CHANGES = {
+    SPLIT: "several volumes in one file; one file a channel is written, by nnU-Net's own converter",
+    FORMAT: "another format or no compression; .nii.gz is written",
+    MAPPED: "labels that become others, as asked for",
+}
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,8 @@ def summarize_repairs(repairs: Mapping[str, Sequence[Repair]], remedy: str = "")
 
 
 def headline(kind: str) -> str:
-    """What a kind of repair is about, and what is done."""
-    return _HEADLINES[kind]
+    """What a kind of repair, or of another change that a conversion makes, is about, and what is done."""
+    return _HEADLINES.get(kind) or _CHANGES[kind]
 
 
 def repaired_grid(path: Path, reader: Reader | None = None) -> Geometry:

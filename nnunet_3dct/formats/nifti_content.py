@@ -141,15 +141,22 @@ def content_from_bytes(data: bytes) -> NiftiContent:
     return NiftiContent(data[:offset], _voxels(data[offset:], header.get_data_dtype(), shape))
 
 
-def write_content(content: NiftiContent, path: Path) -> str:
-    """Write a ``.nii.gz`` that appears whole or not at all; returns the SHA-256 of the file.
+def write_content(content: NiftiContent, path: Path, *, compressed: bool | None = None) -> str:
+    """Write a NIfTI file that appears whole or not at all; returns the SHA-256 of the file.
 
     The same content gives the same bytes.
+
+    Args:
+        content: to write.
+        path: of the file.
+        compressed: by gzip; None for what its name says.
 
     Raises:
         OutputError: the file cannot be written, as on a full disk.
     """
-    data = gzip.compress(content.start + content.voxels.tobytes(order="F"), _LEVEL, mtime=0)
+    data = content.start + content.voxels.tobytes(order="F")
+    if path.name.lower().endswith(".gz") if compressed is None else compressed:
+        data = gzip.compress(data, _LEVEL, mtime=0)
     write_file(path, lambda stream: stream.write(data))
     return hashlib.sha256(data).hexdigest()
 
