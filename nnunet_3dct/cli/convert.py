@@ -24,9 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNet3DCT_convert",
         description="Make a raw dataset of nnU-Net with class labels from a folder of images. What is not quite right "
-        "in a file is repaired, counted and noted in conversion.json; a file that cannot be read costs its case, not the "
-        "run. A run that was stopped goes on where it was. The exit code is 1 when something of the source is not in "
-        "the dataset.",
+        "in a file is repaired, counted and noted in conversion.json; a file that cannot be read costs its case, not "
+        "the run. A run that was stopped goes on where it was. The exit code is 1 when something of the source is not "
+        "in the dataset.",
     )
     add = parser.add_argument
     add("-i", required=True, type=Path, metavar="SOURCE", help="folder to convert; for DICOM also a ZIP archive")
