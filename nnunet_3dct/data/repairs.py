@@ -37,11 +37,12 @@ _HEADLINES = {
     COMPRESSION: "a file named .nii.gz that is not compressed; it is compressed",
 }
 # what a conversion does beside repairs
-SPLIT, FORMAT, MAPPED = "split", "format", "mapped"
+SPLIT, FORMAT, MAPPED, DICOM = "split", "format", "mapped", "dicom"
 _CHANGES = {
     SPLIT: "several volumes in one file; one file a channel is written, by nnU-Net's own converter",
     FORMAT: "another format or no compression; .nii.gz is written",
     MAPPED: "labels that become others, as asked for",
+    DICOM: "a DICOM series that is not quite regular",
 }
 
 

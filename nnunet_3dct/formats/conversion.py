@@ -77,11 +77,19 @@ class FileRecord:
 
 @dataclass
 class CaseRecord:
-    """A case that was converted: its files by their names in the dataset, and the labels in its mask."""
+    """A case that was converted.
+
+    Attributes:
+        case: its name.
+        files: by their names in the dataset.
+        labels: in its mask.
+        identifiers: of DICOM, where the user asked to keep them.
+    """
 
     case: str
     files: dict[str, FileRecord]
     labels: list[int]
+    identifiers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -147,7 +155,11 @@ def write_conversion(conversion: Conversion, folder: Path) -> None:
     """
     content = {"format": FORMAT, **asdict(conversion)}
     content["cases"] = {
-        case: {"labels": record.labels, "files": {name: asdict(file) for name, file in record.files.items()}}
+        case: {
+            "labels": record.labels,
+            **({"identifiers": record.identifiers} if record.identifiers else {}),
+            "files": {name: asdict(file) for name, file in record.files.items()},
+        }
         for case, record in sorted(conversion.cases.items())
     }
     write_json(content, Path(folder) / NAME)
@@ -235,4 +247,5 @@ def unpack(text: str) -> bytes:
 
 
 def _case_record(case: str, entry: dict[str, Any]) -> CaseRecord:
-    return CaseRecord(case, {name: FileRecord(**file) for name, file in entry["files"].items()}, entry["labels"])
+    files = {name: FileRecord(**file) for name, file in entry["files"].items()}
+    return CaseRecord(case, files, entry["labels"], entry.get("identifiers", {}))

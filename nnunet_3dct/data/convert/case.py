@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_3dct.data.convert.dicom_tree import series_key, series_sha256, write_masks, write_series
 from nnunet_3dct.data.convert.source import SourceCase, relative, stem_of
 from nnunet_3dct.data.repairing import repair
 from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs, stored_labels
+from nnunet_3dct.dicom.cases import DicomCase
+from nnunet_3dct.dicom.volume import DicomVolume
 from nnunet_3dct.errors import ImageError, OutputError, listing
 from nnunet_3dct.formats.atomic import write_file
 from nnunet_3dct.formats.conversion import CaseRecord, FileRecord, RepairRecord, file_sha256, keep_voxels
@@ -43,6 +46,7 @@ class CaseJob:
         transfer: ``copy``, ``hardlink`` or ``symlink``, for files that need no repair.
         earlier: what an earlier run recorded of the case.
         label_map: labels of masks that become others.
+        structures: name of a structure in DICOM masks, folded, and its label.
     """
 
     case: SourceCase
@@ -52,16 +56,18 @@ class CaseJob:
     transfer: str = COPY
     earlier: CaseRecord | None = None
     label_map: tuple[tuple[int, int], ...] = ()
+    structures: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of a case: its record, or the problem; ``kept`` from an earlier run."""
+    """What became of a case: its record, or the problem; ``kept`` from an earlier run; ``notes`` worth reading."""
 
     case: str
     record: CaseRecord | None = None
     problem: str | None = None
     kept: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def convert_case(job: CaseJob) -> CaseResult:
@@ -76,7 +82,9 @@ def convert_case(job: CaseJob) -> CaseResult:
             kept = _kept(job, job.earlier)
             if kept is not None:
                 return kept
-        return CaseResult(case, _Case(job).convert())
+        work = _Case(job)
+        record = work.convert() if job.case.dicom is None else work.convert_series(job.case.dicom)
+        return CaseResult(case, record, notes=tuple(work.notes))
     except ImageError as error:
         return CaseResult(case, problem=str(error))
     except (OutputError, KeyboardInterrupt):
@@ -88,7 +96,7 @@ def convert_case(job: CaseJob) -> CaseResult:
 def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
     """Names in the dataset of the images and of the mask of a case."""
     images = [f"images{case.part}/{case.case}_{number:04d}{ENDING}" for number in range(channels)]
-    return images, f"labels{case.part}/{case.case}{ENDING}" if case.mask is not None else None
+    return images, f"labels{case.part}/{case.case}{ENDING}" if case.has_mask else None
 
 
 def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
@@ -104,12 +112,12 @@ def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
                 "files, or overwrite them.",
             )
         return None
-    paths = {relative(path, job.root): path for path in (*job.case.images, job.case.mask) if path is not None}
+    hashes = _source_hashes(job)
     for name, record in earlier.files.items():
-        target, source = job.folder / name, paths.get(record.source)
+        target = job.folder / name
         if not target.is_file():
             return None
-        if source is None or file_sha256(source) != record.source_sha256:
+        if hashes.get(record.source) != record.source_sha256:
             reason = f"{record.source} has changed since it was converted"
         elif file_sha256(target) != record.sha256:
             reason = f"{name} has been changed since it was written"
@@ -119,12 +127,61 @@ def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
     return CaseResult(job.case.case, earlier, kept=True)
 
 
+def _source_hashes(job: CaseJob) -> dict[str, str]:
+    """What records call the files of a case -> their hash now."""
+    case = job.case
+    paths = [path for path in (*(() if case.dicom else case.images), case.mask) if path is not None]
+    hashes = {relative(path, job.root): file_sha256(path) for path in paths if path.is_file()}
+    return hashes if case.dicom is None else {**hashes, series_name(job, case.dicom): series_sha256(case.dicom)}
+
+
+def series_name(job: CaseJob, series: DicomCase) -> str:
+    """What records call a series: its key, or its folder where identifiers are kept."""
+    return relative(series.files[0].parent, job.root) if job.case.identifiers else series_key(series)
+
+
 @dataclass
 class _Case:
     """The work on one case."""
 
     job: CaseJob
     written: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def convert_series(self, series: DicomCase) -> CaseRecord:
+        """Convert a DICOM series and its masks."""
+        case, folder = self.job.case, self.job.folder
+        (name,), mask_name = targets(case, 1)
+        self._refuse_existing([name, *([mask_name] if mask_name else [])])
+        digest, shown, labels = series_sha256(series), series_name(self.job, series), [0]
+        try:
+            self.written.append(folder / name)
+            volume, repairs = write_series(series, folder / name)
+            self.notes += volume.problems
+            check_case_content([folder / name], self.job.channels, case.case)
+            record = FileRecord(case.case, shown, digest, file_sha256(folder / name), "written", repairs)
+            files = {name: record}
+            if mask_name is not None:
+                files[mask_name] = self._series_mask(series, volume, mask_name, folder / name)
+                labels = labels_in(folder / mask_name)
+            return CaseRecord(case.case, files, labels, dict(case.identifiers))
+        except BaseException:
+            self._remove_written()
+            raise
+
+    def _series_mask(self, series: DicomCase, volume: DicomVolume, name: str, image: Path) -> FileRecord:
+        if self.job.case.mask is not None:
+            _check_file(self.job.case.mask)
+            repairs = [r for r in find_repairs(self.job.case.mask, image) if r.file == self.job.case.mask]
+            return self._mask(self.job.case.mask, name, repairs, image)
+        self.written.append(self.job.folder / name)
+        changed, other = write_masks(series, volume, dict(self.job.structures), self.job.folder / name)
+        if other:
+            self.notes.append(f"structures without a label are left out: {listing(sorted(set(other)))}")
+        return FileRecord(
+            self.job.case.case, series_name(self.job, series), series_sha256(series),
+            file_sha256(self.job.folder / name), "written", changed,
+        )  # fmt: skip
 
     def convert(self) -> CaseRecord:
         """Check, repair and write; a case whose files are not sound leaves none."""
@@ -143,8 +200,7 @@ class _Case:
             try:
                 return self._write(images, names, repairs, mask_name, [r for r in first if r.file == case.mask], split)
             except BaseException:
-                for path in self.written:
-                    path.unlink(missing_ok=True)
+                self._remove_written()
                 raise
 
     def _write(
@@ -165,6 +221,10 @@ class _Case:
             files[mask_name] = self._mask(case.mask, mask_name, mask_repairs, folder / names[0])
             labels = labels_in(folder / mask_name)
         return CaseRecord(case.case, files, labels)
+
+    def _remove_written(self) -> None:
+        for path in self.written:
+            path.unlink(missing_ok=True)
 
     def _volumes(self, temporary: Path) -> tuple[list[Path], dict[Path, Path]]:
         """One file a channel; those of several volumes are split by nnU-Net's converter of the decathlon."""

@@ -78,12 +78,10 @@ def _add_cases(source: Source, folder: Path, part: str, label: int, *, deep: boo
         name = relative(numbered[0][1], source.root)
         if numbers != list(range(len(numbers))):
             source.left_out[name] = f"expected channels 0000, 0001, ... once each, found {numbers}"
-        elif mask is None and part != "Ts":
-            source.left_out[name] = f"has no mask; expected {case}.nii.gz beside it"
         elif label == UNKNOWN and part != "Ts":
             source.left_out[name] = "has no class; expected it in a folder named subtype0, subtype1, ..."
         else:
             files = tuple(path for _, path in sorted(numbered))
-            source.cases.append(SourceCase(case, part, files, mask, label))
+            source.cases.append(SourceCase(case, part, files, mask, label, hint=f"; expected {case}.nii.gz beside it"))
     for case, path in masks.items():
         source.left_out[relative(path, source.root)] = f"has no image; expected {case}_0000.nii.gz beside it"

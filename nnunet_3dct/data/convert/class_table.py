@@ -60,6 +60,7 @@ class ClassTable:
         class_names: of the classes 0, 1, ..., where the table has names and not numbers.
         problems: row -> what is wrong with it.
         notes: worth reading.
+        hide_names: messages do not quote names and patients, which identify somebody.
     """
 
     source: Path
@@ -67,10 +68,20 @@ class ClassTable:
     class_names: list[str] | None = None
     problems: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    hide_names: bool = False
+
+    def shown(self, name: str) -> str:
+        """A name for a message."""
+        return "a name" if self.hide_names else repr(name)
 
 
 def read_class_table(
-    path: Path, columns: Columns | None = None, *, sheet: str | None = None, class_names: Sequence[str] | None = None
+    path: Path,
+    columns: Columns | None = None,
+    *,
+    sheet: str | None = None,
+    class_names: Sequence[str] | None = None,
+    hide_names: bool = False,
 ) -> ClassTable:
     """Read a table of classes.
 
@@ -79,6 +90,7 @@ def read_class_table(
         columns: their names.
         sheet: of the workbook.
         class_names: order of the classes where the table has names; None for the alphabet's.
+        hide_names: quote no names of cases in messages.
 
     Raises:
         SettingsError: the file cannot be read, or has no column for the cases or the classes.
@@ -99,7 +111,7 @@ def read_class_table(
                 f"{path}: expected a column with {what}, such as Names and Subtype, found {listing(header)}. Say which "
                 "one it is."
             )
-    table = ClassTable(Path(path))
+    table = ClassTable(Path(path), hide_names=hide_names)
     picked = [
         _Cells(row.line, *(_cell(row, index) for index in (names, classes, patients, parts)))
         for row in body
@@ -220,20 +232,20 @@ def _add(row: _Cells, labels: dict[str, int], table: ClassTable) -> str | None:
     """Add a row to the table; returns what is wrong with it."""
     path = PurePosixPath(row.name.replace("\\", "/"))
     if not row.name or ".." in path.parts or not path.name:
-        return f"expected the name of a case, found {row.name!r}; the row is left out"
+        return f"expected the name of a case, found {table.shown(row.name)}; the row is left out"
     if row.label not in labels:
         expected = f"one of {listing(table.class_names)}" if table.class_names else "a whole number from 0, or -1"
-        return f"{row.name}: expected a class ({expected}), found {row.label!r}; the row is left out"
+        return f"{table.shown(row.name)}: expected a class ({expected}), found {row.label!r}; the row is left out"
     part = next((part for part, names in _PART_NAMES.items() if row.part.casefold() in names), None)
     if row.part and part is None:
-        return f"{row.name}: expected train, validation or test, found {row.part!r}; the row is left out"
+        return f"{table.shown(row.name)}: expected train, validation or test, found {row.part!r}; the row is left out"
     new = TableRow(row.line, case_name(path.name), labels[row.label], row.patient, part or "")
     for old in table.rows:
         if old.name == new.name:
             if (old.label, old.patient, old.part) == (new.label, new.patient, new.part):
                 return None
             table.rows.remove(old)
-            return f"{row.name}: listed in line {old.line} too, with another class, patient or part; both are left out"
+            return f"{table.shown(row.name)}: listed in line {old.line} too, with another class, patient or part; both are left out"
     table.rows.append(new)
     return None
 

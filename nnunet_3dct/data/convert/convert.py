@@ -10,12 +10,15 @@ from pathlib import Path
 import nnunet_3dct
 from nnunet_3dct.data.convert.case import COPY, TRANSFERS, CaseJob, convert_case
 from nnunet_3dct.data.convert.class_table import Columns
+from nnunet_3dct.data.convert.detect import DICOM
+from nnunet_3dct.data.convert.dicom_tree import keep_names
 from nnunet_3dct.data.convert.folders import Folders
 from nnunet_3dct.data.convert.reading import ConversionOptions, read_source
 from nnunet_3dct.data.convert.run import Progress, run_jobs
 from nnunet_3dct.data.convert.source import PARTS, Source
 from nnunet_3dct.data.convert.tables import dataset_tables, label_problems
 from nnunet_3dct.data.convert.target import check_places, clear, earlier_conversion, prepare, write_tables
+from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.formats.conversion import CaseRecord, Conversion, Journal, RepairRecord, write_conversion
 from nnunet_3dct.runtime import check_choice
@@ -135,6 +138,7 @@ def convert_dataset(
     if overwrite:
         clear(target)
     earlier = earlier_conversion(target, conversion) or conversion
+    keep_names(found, earlier.cases)
     return _Run(target, found, conversion, earlier).convert(options, num_processes, progress)
 
 
@@ -155,13 +159,15 @@ class _Run:
         journal = Journal(self.target)
         journal.start(conversion, before.values())
         label_map = tuple(sorted((options.label_map or {}).items()))
+        structures = tuple((name.casefold(), label) for label, name in (source.label_names or {}).items())
         jobs = [
             CaseJob(case, source.root, self.target, len(source.channel_names), options.transfer, before.get(case.case),
-                    label_map)
+                    label_map, structures)
             for case in source.cases
         ]  # fmt: skip
         kept = 0
         for result in run_jobs(convert_case, jobs, num_processes, progress):
+            source.notes += [f"{result.case}: {note}" for note in result.notes]
             if result.record is not None:
                 conversion.cases[result.case] = result.record
                 kept += result.kept
@@ -212,7 +218,10 @@ def _conversion(source: Source, options: ConversionOptions) -> Conversion:
     changing = {"keep_ids": "yes"} if options.keep_ids else {}
     if options.label_map:
         changing["label_map"] = " ".join(f"{old}={new}" for old, new in sorted(options.label_map.items()))
-    return Conversion(str(source.root), source.kind, changing, nnunet_3dct.__version__)
+    name = str(source.root)
+    if source.kind == DICOM and not options.keep_ids:
+        name = f"folder {key(name)}"  # whose name may be a patient's
+    return Conversion(name, source.kind, changing, nnunet_3dct.__version__)
 
 
 def _check_arguments(options: ConversionOptions, num_processes: int) -> None:

@@ -43,10 +43,8 @@ def read_decathlon(root: Path) -> Source:
     images, masks = _volumes(source, "imagesTr"), _volumes(source, "labelsTr")
     for case, path in images.items():
         mask = masks.pop(case, None)
-        if mask is None:
-            source.left_out[relative(path, root)] = f"has no mask; expected labelsTr/{case}.nii.gz"
-        else:
-            source.cases.append(SourceCase(case, "Tr", (path,), mask, split_volumes=True))
+        hint = f"; expected labelsTr/{case}.nii.gz"
+        source.cases.append(SourceCase(case, "Tr", (path,), mask, split_volumes=True, hint=hint))
     for case, path in masks.items():
         source.left_out[relative(path, root)] = f"has no image; expected imagesTr/{case}.nii.gz"
     for case, path in _volumes(source, "imagesTs").items():

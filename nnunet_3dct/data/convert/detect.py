@@ -8,13 +8,13 @@ from nnunet_3dct.data.convert.challenge import is_challenge
 from nnunet_3dct.data.convert.decathlon import is_decathlon
 from nnunet_3dct.data.convert.folders import Folders, find_folders
 from nnunet_3dct.data.convert.source import list_volumes
+from nnunet_3dct.dicom.series import holds_dicom
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.formats.dataset_json import read_dataset_json
 from nnunet_3dct.paths import DATASET_FILE
 from nnunet_3dct.runtime import check_choice
 
 CHALLENGE, FOLDERS, DECATHLON, DICOM = KINDS = ("challenge", "folders", "decathlon", "dicom")
-_LOOKED_AT = 200
 
 
 def find_kind(source: Path, stated: str | None, folders: Folders) -> tuple[str, Path]:
@@ -48,7 +48,7 @@ def find_kind(source: Path, stated: str | None, folders: Folders) -> tuple[str, 
             continue
         if stated is not None:
             raise SettingsError(f"{source}: expected {_LOOKS[stated]}, found {_shown(source)}.")
-        if has_dicom(source):
+        if holds_dicom(source):
             return DICOM, source
         raise SettingsError(
             f"{source}: expected one of: {'; '.join(f'{name} ({look})' for name, look in _LOOKS.items())}; found "
@@ -62,21 +62,6 @@ _LOOKS = {
     DECATHLON: "imagesTr, labelsTr and the dataset.json of the Medical Segmentation Decathlon",
     DICOM: "DICOM files",
 }
-
-
-def has_dicom(source: Path) -> bool:
-    """Whether any of the first files below a folder is DICOM."""
-    from nnunet_3dct.formats.file_kinds import what_is
-
-    looked_at = 0
-    for path in source.rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
-            looked_at += 1
-            if path.name.upper() == "DICOMDIR" or what_is(path) == "a DICOM file":
-                return True
-        if looked_at > _LOOKED_AT:
-            break
-    return False
 
 
 def _kind_of(root: Path, folders: Folders) -> str | None:

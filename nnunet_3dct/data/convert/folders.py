@@ -81,13 +81,11 @@ def read_folders(root: Path, stated: Folders, *, known: Sequence[str] = ()) -> S
         )
     source = Source("folders", root)
     images = _files(root, folders.images, source, "images")
-    masks = _Masks(_files(root, folders.masks, source, "masks", without=images), root, source)
+    masks = Masks(_files(root, folders.masks, source, "masks", without=images), root, source)
     for name, files in _cases(images, root, masks.names | {_folded(name) for name in known}, source).items():
-        case, mask = masks.take(name)
-        if mask is None:
-            source.left_out[relative(files[0], root)] = "has no mask" + masks.alike(name)
-        else:
-            source.cases.append(SourceCase(case, "Tr", files, mask, also=_other_names(name, files, root)))
+        case, mask = masks.take(name, _without_word(name, _IMAGE_WORDS))
+        hint = "" if mask else masks.alike(name)
+        source.cases.append(SourceCase(case, "Tr", files, mask, also=_other_names(name, files, root), hint=hint))
     for path in masks.left():
         source.left_out[relative(path, root)] = "is a mask without an image"
     if folders.test_images is not None:
@@ -144,7 +142,16 @@ def _cases(images: Sequence[Path], root: Path, known: set[str], source: Source) 
     return cases
 
 
-class _Masks:
+def mask_files(root: Path, where: str, source: Source) -> Masks:
+    """Masks in a folder, or of a pattern such as ``*/seg.nii.gz``.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    return Masks(_files(root, where, source, "masks"), root, source)
+
+
+class Masks:
     """Masks by the names of their cases: as they are written, and without words such as ``_mask`` at an end."""
 
     def __init__(self, files: Sequence[Path], root: Path, source: Source) -> None:
@@ -159,14 +166,14 @@ class _Masks:
         self._taken: set[Path] = set()
         self.names = {*self._written, *self._short}
 
-    def take(self, name: str) -> tuple[str, Path | None]:
-        """Name of the case whose images are called ``name``, and its mask; None where there is none, or several."""
-        for case in dict.fromkeys((name, _without_word(name, _IMAGE_WORDS))):
+    def take(self, *names: str) -> tuple[str, Path | None]:
+        """The first of ``names`` that has a mask, and the mask; the first and None where there is none, or several."""
+        for case in dict.fromkeys(names):
             found = self._written.get(_folded(case)) or self._single(_folded(case))
             if found is not None and found not in self._taken:
                 self._taken.add(found)
                 return case, found
-        return name, None
+        return names[0], None
 
     def left(self) -> list[Path]:
         """Masks that no image has taken."""

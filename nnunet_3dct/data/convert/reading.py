@@ -10,9 +10,10 @@ from nnunet_3dct.data.convert.case import COPY
 from nnunet_3dct.data.convert.challenge import read_challenge
 from nnunet_3dct.data.convert.class_table import Columns, read_class_table
 from nnunet_3dct.data.convert.decathlon import read_decathlon
-from nnunet_3dct.data.convert.detect import CHALLENGE, DECATHLON, FOLDERS, find_kind
+from nnunet_3dct.data.convert.detect import CHALLENGE, DECATHLON, DICOM, FOLDERS, find_kind
+from nnunet_3dct.data.convert.dicom_tree import read_dicom
 from nnunet_3dct.data.convert.folders import Folders, find_table, read_folders
-from nnunet_3dct.data.convert.source import Source, add_classes, drop_bad_names
+from nnunet_3dct.data.convert.source import Source, add_classes, drop_bad_names, drop_without_mask
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ def read_source(path: Path, options: ConversionOptions) -> Source:
         table_path = root / table_path
     table = None
     if table_path is not None:
-        table = read_class_table(table_path, options.columns, sheet=options.sheet, class_names=options.class_names)
+        table = read_class_table(
+            table_path, options.columns, sheet=options.sheet, class_names=options.class_names,
+            hide_names=kind == DICOM and not options.keep_ids,
+        )  # fmt: skip
     if kind == CHALLENGE:
         source = read_challenge(root)
     elif kind == DECATHLON:
         source = read_decathlon(root)
+    elif kind == DICOM:
+        source = read_dicom(root, options.folders, keep_ids=options.keep_ids)
     else:
         source = read_folders(root, options.folders, known=[row.name for row in table.rows] if table else [])
     if table is not None:
@@ -57,6 +63,7 @@ def read_source(path: Path, options: ConversionOptions) -> Source:
         )
     if kind == CHALLENGE and options.class_names is not None:
         source.class_names = list(options.class_names)
+    drop_without_mask(source)
     drop_bad_names(source)
     if options.label_names is not None:
         source.label_names = dict(enumerate(options.label_names, start=1))

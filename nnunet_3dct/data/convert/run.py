@@ -52,8 +52,9 @@ def _side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job], num_proces
 
 def remove_temporary(folder: Path) -> None:
     """Remove what a run that was killed has left: half files and folders of its own, all of them hidden."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for pattern in (f"{TEMPORARY}*", f"*/{TEMPORARY}*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob("*/.*.tmp"):
         path.unlink(missing_ok=True)
     for path in folder.glob(".*.tmp"):

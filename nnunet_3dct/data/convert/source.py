@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunet_3dct.data.convert.class_table import ClassTable, Matcher, TableRow
+from nnunet_3dct.dicom.cases import DicomCase
 from nnunet_3dct.errors import ImageError, listing
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.image_folders import strip_ending
@@ -31,6 +32,9 @@ class SourceCase:
         patient: empty where unknown.
         split_volumes: a fourth axis holds channels, as in the Medical Segmentation Decathlon.
         also: that the table may call it.
+        dicom: the series, where the source is DICOM.
+        hint: why there may be no mask, for the message.
+        identifiers: of DICOM that the user asked to keep.
     """
 
     case: str
@@ -41,6 +45,14 @@ class SourceCase:
     patient: str = ""
     split_volumes: bool = False
     also: tuple[str, ...] = ()
+    dicom: DicomCase | None = None
+    hint: str = ""
+    identifiers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask of any kind."""
+        return self.mask is not None or bool(self.dicom and self.dicom.masks)
 
 
 @dataclass
@@ -56,6 +68,7 @@ class Source:
         channel_names: of the images.
         label_names: label -> name, where they are known.
         class_names: where they are known.
+        keep: holds files of an archive until the conversion has ended.
     """
 
     kind: str
@@ -66,6 +79,11 @@ class Source:
     channel_names: list[str] = field(default_factory=lambda: ["CT"])
     label_names: dict[int, str] | None = None
     class_names: list[str] | None = None
+    keep: object = None
+
+    def name_of(self, case: SourceCase) -> str:
+        """What messages call a case that has no name yet."""
+        return case.dicom.series.name if case.dicom is not None else relative(case.images[0], self.root)
 
 
 def case_name_problem(name: str) -> str | None:
@@ -126,7 +144,7 @@ def drop_bad_names(source: Source) -> None:
     for case in source.cases:
         problem = case_name_problem(case.case)
         if problem:
-            source.left_out[relative(case.images[0], source.root)] = problem
+            source.left_out[source.name_of(case)] = problem
         else:
             by_fold.setdefault(case.case.casefold(), []).append(case)
     for same in by_fold.values():
@@ -134,10 +152,19 @@ def drop_bad_names(source: Source) -> None:
             good += same
             continue
         for case in same:
-            others = listing([relative(other.images[0], source.root) for other in same if other is not case], 3)
-            name = relative(case.images[0], source.root)
-            source.left_out[name] = f"{case.case}: expected one case of this name, found it in {others} too"
+            others = listing([source.name_of(other) for other in same if other is not case], 3)
+            source.left_out[source.name_of(case)] = (
+                f"{case.case}: expected one case of this name, found it in {others} too"
+            )
     source.cases = sorted(good, key=lambda case: (PARTS.index(case.part), case.case))
+
+
+def drop_without_mask(source: Source) -> None:
+    """Leave out training and validation cases without a mask."""
+    for case in source.cases:
+        if not case.has_mask and case.part != "Ts":
+            source.left_out[source.name_of(case)] = f"has no mask{case.hint}"
+    source.cases = [case for case in source.cases if case.has_mask or case.part == "Ts"]
 
 
 def add_classes(source: Source, table: ClassTable, *, keep: bool = False) -> None:
@@ -173,7 +200,7 @@ def add_classes(source: Source, table: ClassTable, *, keep: bool = False) -> Non
             f"{len(without)} cases without a row in {table.source.name}; their class is unknown (-1): "
             f"{listing(without)}."
         )
-    unused = [f"{row.name} (line {row.line})" for row in matcher.unused()]
+    unused = [f"line {row.line}" if table.hide_names else f"{row.name} (line {row.line})" for row in matcher.unused()]
     if unused:
         source.notes.append(f"{table.source.name}: {len(unused)} rows without a case: {listing(unused)}.")
 
@@ -200,6 +227,4 @@ def require_folder(path: Path, what: str) -> Path:
 
 def _with_row(case: SourceCase, row: TableRow, keep: bool) -> SourceCase:
     label = case.label if keep and case.label != UNKNOWN else row.label
-    return SourceCase(
-        case.case, row.part or case.part, case.images, case.mask, label, row.patient, case.split_volumes, case.also
-    )
+    return replace(case, part=row.part or case.part, label=label, patient=case.patient or row.patient)
