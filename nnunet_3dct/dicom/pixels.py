@@ -17,7 +17,7 @@ from nnunet_3dct.errors import ImageError
 
 _PIXEL_TAGS = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "NumberOfFrames",
+    "PixelRepresentation", "NumberOfFrames", "PixelData",
 )  # fmt: skip
 _INT16 = np.iinfo(np.int16)
 
@@ -78,33 +78,49 @@ class PixelReader:
 
 
 def stored_frames(path: Path) -> np.ndarray:
-    """Stored values (frames, Y, X) of a file, without slope and intercept.
-
-    GDCM decodes a copy that holds the pixels alone.
+    """Stored values (frames, Y, X) of a file, without slope and intercept; see :func:`stored_values`.
 
     Raises:
         NotDicomError: the file is damaged.
         RuntimeError: GDCM cannot decode the pixels.
     """
-    whole = read_whole(path)
-    bare = Dataset()
+    return stored_values(read_whole(path))
+
+
+def stored_values(whole: Dataset) -> np.ndarray:
+    """Stored values (frames, Y, X), without slope and intercept.
+
+    Single bits are unpacked by pydicom, since GDCM reads none. It decodes everything else, from a copy that holds the
+    pixels alone.
+
+    Raises:
+        RuntimeError: GDCM cannot decode the pixels.
+    """
     with quiet():
-        for keyword in _PIXEL_TAGS:
-            if keyword in whole:
-                bare[keyword] = whole[keyword]
-        bare["PixelData"] = whole["PixelData"]
-        meta = getattr(whole, "file_meta", None)
-        syntax = None if meta is None else meta.get("TransferSyntaxUID")
-        bare.SOPClassUID, bare.SOPInstanceUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid()
-        bare.Modality = "OT"
-        bare.file_meta = FileMetaDataset()
-        bare.file_meta.TransferSyntaxUID = syntax or ImplicitVRLittleEndian
-        bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
-        bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
+        if whole.BitsAllocated == 1:
+            bits: np.ndarray = whole.pixel_array
+            return bits if bits.ndim == 3 else bits[None]
+        bare = _pixels_alone(whole)
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "pixels.dcm"
             pydicom.dcmwrite(copy, bare, enforce_file_format=True)
             return _decoded(copy)
+
+
+def _pixels_alone(whole: Dataset) -> Dataset:
+    bare = Dataset()
+    for keyword in _PIXEL_TAGS:
+        if keyword in whole:
+            bare[keyword] = whole[keyword]
+    meta = getattr(whole, "file_meta", None)
+    syntax = None if meta is None else meta.get("TransferSyntaxUID")
+    bare.SOPClassUID, bare.SOPInstanceUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid()
+    bare.Modality = "OT"
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = syntax or ImplicitVRLittleEndian
+    bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID
+    bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID
+    return bare
 
 
 def _decoded(path: Path) -> np.ndarray:

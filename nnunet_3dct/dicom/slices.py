@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def slices_of(file: TaggedFile) -> list[Slice]:
         return [_slice(file, None, number(tags, "InstanceNumber"), [tags])]
     shared = items(tags, "SharedFunctionalGroupsSequence")[:1]
     return [_slice(file, index, index + 1, [frame, *shared, tags]) for index, frame in enumerate(frames)]
+
+
+def plane_axes(row: Sequence[float], column: Sequence[float]) -> np.ndarray:
+    """Orthonormal axes (3 x 3, columns: along a row, along a column, normal) nearest to directions that tags round."""
+    along_row = np.asarray(row, float) / np.linalg.norm(row)
+    along_column = np.asarray(column, float) - along_row * float(along_row @ np.asarray(column, float))
+    along_column /= np.linalg.norm(along_column)
+    return np.stack([along_row, along_column, np.cross(along_row, along_column)], axis=1)
 
 
 def _slice(file: TaggedFile, frame: int | None, instance: float | None, groups: list[Dataset]) -> Slice:

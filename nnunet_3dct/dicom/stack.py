@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nnunet_3dct.dicom.series import Series
-from nnunet_3dct.dicom.slices import Slice
+from nnunet_3dct.dicom.slices import Slice, plane_axes
 from nnunet_3dct.errors import ImageError, listing
 
 SAME_PLACE = 0.01  # mm
@@ -77,7 +77,7 @@ def arrange(series: Series, case: str) -> Stack:
     """
     slices = series.slices
     _check_alike(slices, case)
-    axes = _axes(slices[0])
+    axes = plane_axes(slices[0].row or (), slices[0].column or ())
     positions = np.array([item.position for item in slices], float)
     distances = (positions - positions[0]) @ axes[:, 2]
     order = np.argsort(distances, kind="stable")
@@ -191,15 +191,6 @@ def _step(steps: np.ndarray, first: Slice) -> tuple[float, list[str]]:
     if first.thickness is not None:
         return first.thickness, ["a single slice, whose thickness is taken for the spacing"]
     return _DEFAULT_THICKNESS, [f"a single slice without thickness; {_DEFAULT_THICKNESS:g} mm is assumed"]
-
-
-def _axes(item: Slice) -> np.ndarray:
-    """Orthonormal axes nearest to the directions of a slice, which tags give rounded."""
-    row = np.asarray(item.row, float)
-    column = np.asarray(item.column, float)
-    column = column - row * (row @ column)
-    column /= np.linalg.norm(column)
-    return np.stack([row, column, np.cross(row, column)], axis=1)
 
 
 def _numbers(slices: Sequence[Slice]) -> str:
