@@ -11,7 +11,7 @@ from nnunet_3dct.dicom.tags import items, quiet, text
 
 
 def mask_names(masks: Series) -> list[str]:
-    """Names in the order of the file, as :func:`nnunet_3dct.dicom.references.read_masks` gives them; none if damaged."""
+    """Names in the file's order, as :func:`nnunet_3dct.dicom.references.read_masks` gives them; none if damaged."""
     try:
         with quiet():
             tags = pydicom.dcmread(masks.files[0], stop_before_pixels=True, force=True)

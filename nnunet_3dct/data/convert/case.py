@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def convert_case(job: CaseJob) -> CaseResult:
         record = work.convert() if job.case.dicom is None else work.convert_series(job.case.dicom)
         return CaseResult(case, record, notes=tuple(work.notes))
     except ImageError as error:
-        return CaseResult(case, problem=str(error))
+        return CaseResult(case, problem=str(error).removeprefix(f"{case}: "))
     except (OutputError, KeyboardInterrupt):
         raise
     except Exception as error:  # a file that breaks a reader in a way nobody thought of costs its case, not the run
@@ -151,6 +151,7 @@ class _Case:
     def convert_series(self, series: DicomCase) -> CaseRecord:
         """Convert a DICOM series and its masks."""
         case, folder = self.job.case, self.job.folder
+        series = replace(series, case=case.case)
         (name,), mask_name = targets(case, 1)
         self._refuse_existing([name, *([mask_name] if mask_name else [])])
         digest, shown, labels = series_sha256(series), series_name(self.job, series), [0]

@@ -245,7 +245,10 @@ def _add(row: _Cells, labels: dict[str, int], table: ClassTable) -> str | None:
             if (old.label, old.patient, old.part) == (new.label, new.patient, new.part):
                 return None
             table.rows.remove(old)
-            return f"{table.shown(row.name)}: listed in line {old.line} too, with another class, patient or part; both are left out"
+            return (
+                f"{table.shown(row.name)}: listed in line {old.line} too, with another class, patient or part; both are "
+                "left out"
+            )
     table.rows.append(new)
     return None
 

@@ -154,7 +154,7 @@ class _Run:
     def convert(self, options: ConversionOptions, num_processes: int, progress: Progress | None) -> ConversionResult:
         """Convert every case, write the tables and the record."""
         source, conversion, before = self.source, self.conversion, dict(self.earlier.cases)
-        masks = {case.part for case in source.cases if case.mask is not None}
+        masks = {case.part for case in source.cases if case.has_mask}
         prepare(self.target, {case.part for case in source.cases}, masks)
         journal = Journal(self.target)
         journal.start(conversion, before.values())

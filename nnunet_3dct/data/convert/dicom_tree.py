@@ -158,8 +158,8 @@ def write_masks(
                 by_label[label] = by_label[label] | mask if label in by_label else mask
     if not by_label:
         raise ImageError(
-            f"{case.case}: expected one of the structures {listing(list(labels))}, found {listing(other) or 'none'}. Name "
-            "those that are labels (label_names)."
+            f"{case.case}: expected one of the structures {listing(list(labels))}, found {listing(other) or 'none'}. "
+            "Name those that are labels (label_names)."
         )
     array = np.zeros(volume.image.GetSize()[::-1], np.uint8)
     overlap = 0
