@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -189,8 +190,8 @@ class _Case:
         case = self.job.case
         for path in (*case.images, *([case.mask] if case.mask else [])):
             _check_file(path)
-        with tempfile.TemporaryDirectory(dir=self.job.folder, prefix=TEMPORARY) as temporary:
-            images, split = self._volumes(Path(temporary))
+        with contextlib.ExitStack() as stack:
+            images, split = self._volumes(stack)
             if len(images) != self.job.channels:
                 raise ImageError(f"expected {self.job.channels} channel(s) as in other cases, found {len(images)}.")
             names, mask_name = targets(case, len(images))
@@ -227,15 +228,16 @@ class _Case:
         for path in self.written:
             path.unlink(missing_ok=True)
 
-    def _volumes(self, temporary: Path) -> tuple[list[Path], dict[Path, Path]]:
+    def _volumes(self, stack: contextlib.ExitStack) -> tuple[list[Path], dict[Path, Path]]:
         """One file a channel; those of several volumes are split by nnU-Net's converter of the decathlon."""
         case = self.job.case
         if not case.split_volumes or math.prod(read_nifti_header(case.images[0]).shape[3:]) == 1:
             return list(case.images), {}
         from nnunet_3dct.upstream import split_4d_nifti
 
-        split_4d_nifti(str(case.images[0]), str(temporary))
-        files = sorted(temporary.glob(f"*{ENDING}"))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=self.job.folder, prefix=TEMPORARY))
+        split_4d_nifti(str(case.images[0]), temporary)
+        files = sorted(Path(temporary).glob(f"*{ENDING}"))
         return files, dict.fromkeys(files, case.images[0])
 
     def _refuse_existing(self, names: Sequence[str]) -> None:
