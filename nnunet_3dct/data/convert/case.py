@@ -19,6 +19,7 @@ from nnunet_3dct.data.convert.source import SourceCase, relative, stem_of
 from nnunet_3dct.data.repairing import repair
 from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs, stored_labels
 from nnunet_3dct.dicom.cases import DicomCase
+from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.dicom.volume import DicomVolume
 from nnunet_3dct.errors import ImageError, OutputError, listing
 from nnunet_3dct.formats.atomic import write_file
@@ -87,11 +88,18 @@ def convert_case(job: CaseJob) -> CaseResult:
         record = work.convert() if job.case.dicom is None else work.convert_series(job.case.dicom)
         return CaseResult(case, record, notes=tuple(work.notes))
     except ImageError as error:
-        return CaseResult(case, problem=str(error).removeprefix(f"{case}: "))
+        return CaseResult(case, problem=_shown(str(error), job))
     except (OutputError, KeyboardInterrupt):
         raise
     except Exception as error:  # a file that breaks a reader in a way nobody thought of costs its case, not the run
         return CaseResult(case, problem=f"cannot be read: unexpected {type(error).__name__}: {error}")
+
+
+def _shown(message: str, job: CaseJob) -> str:
+    """A message with paths as they are within the source; a DICOM source's may hold identifiers."""
+    if job.case.dicom is not None and job.case.mask is not None:
+        message = message.replace(str(job.case.mask), "its mask")
+    return message.replace(f"{job.root}{os.sep}", "").removeprefix(f"{job.case.case}: ")
 
 
 def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
@@ -132,8 +140,14 @@ def _source_hashes(job: CaseJob) -> dict[str, str]:
     """What records call the files of a case -> their hash now."""
     case = job.case
     paths = [path for path in (*(() if case.dicom else case.images), case.mask) if path is not None]
-    hashes = {relative(path, job.root): file_sha256(path) for path in paths if path.is_file()}
+    hashes = {file_name(job, path): file_sha256(path) for path in paths if path.is_file()}
     return hashes if case.dicom is None else {**hashes, series_name(job, case.dicom): series_sha256(case.dicom)}
+
+
+def file_name(job: CaseJob, path: Path) -> str:
+    """What records call a file: its path within the source; a hash of it where that may hold identifiers."""
+    name = relative(path, job.root)
+    return f"mask {key(name)}" if job.case.dicom is not None and not job.case.identifiers else name
 
 
 def series_name(job: CaseJob, series: DicomCase) -> str:
@@ -276,7 +290,7 @@ class _Case:
         """Write one file of the dataset."""
         source, target = split or path, self.job.folder / name
         notes: list[RepairRecord] = [{"kind": r.kind, "count": r.count, "found": r.found} for r in repairs]
-        record = FileRecord(self.job.case.case, relative(source, self.job.root), "", "", "written", notes)
+        record = FileRecord(self.job.case.case, file_name(self.job, source), "", "", "written", notes)
         self.written.append(target)
         if split is not None:
             record.repairs.append({"kind": SPLIT, "count": 1, "found": f"volume {int(name[-11:-7])} of several"})
