@@ -626,3 +626,15 @@ def test_batches_name_their_cases(nnunet: Path, monkeypatch: pytest.MonkeyPatch)
     batch = next(trainer.get_dataloaders()[0])
     assert {"data", "target", "keys"} <= set(batch)
     assert len(batch["keys"]) == 2 and set(map(str, batch["keys"])) <= set(toy.TRAINING)
+
+
+def test_split_4d_nifti_writes_one_file_a_volume(tmp_path: Path) -> None:
+    volumes = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(volume) for volume in volumes])
+    SimpleITK.WriteImage(image, str(tmp_path / "case.nii.gz"))
+    (tmp_path / "out").mkdir()
+    upstream.split_4d_nifti(str(tmp_path / "case.nii.gz"), str(tmp_path / "out"))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["case_0000.nii.gz", "case_0001.nii.gz"]
+    for name, volume in zip(names, volumes, strict=True):
+        assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out" / name))), volume)

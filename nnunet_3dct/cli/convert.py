@@ -142,7 +142,8 @@ def _report(result: ConversionResult, verbose: bool) -> None:
     if bad:
         print(
             f"\n{_counted(len(result.failed), 'case')} failed, {len(result.left_out)} files or rows left out, "
-            f"{_counted(len(result.problems), 'problem')}. Put them right and run the command again: what is finished is kept."
+            f"{_counted(len(result.problems), 'problem')}. Put them right and run the command again: what is "
+            "finished is kept."
         )
     print(f"\nwritten to {result.folder}; source, hash and repairs of every file in conversion.json")
 

@@ -136,8 +136,10 @@ def repaired_grid(path: Path, reader: Reader | None = None) -> Geometry:
 
 def departure(affine: np.ndarray) -> float:
     """How far the axes of an affine (4x4) are from right angles: the largest cosine between two of them."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    largest = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    return largest if math.isfinite(largest) else math.inf
 
 
 def orthonormal(affine: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def challenge(root: Path, *, train: int = 2, validation: int = 1, test: int = 2)
     seed = 0
     for part, number in (("train", train), ("validation", validation)):
         for subtype in range(3):
-            for n in range(number):
+            for _ in range(number):
                 seed += 1
                 name = f"quiz_{subtype}_{seed:03d}"
                 folder = root / part / f"subtype{subtype}"
