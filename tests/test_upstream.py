@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from nnunet_3dct import upstream

@@ -44,7 +44,8 @@ def test_verbose_lists_every_repair(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [([], "-o: expected the folder of the dataset"), (["-o", "x", "--repair"], "-o: expected none with --repair"),
-     (["--repair", "--undo"], "expected one of them"), (["-o", "x", "--map_labels", "a=1"], "expected pairs of numbers"),
+     (["--repair", "--undo"], "expected one of them"),
+     (["-o", "x", "--map_labels", "a=1"], "expected pairs of numbers"),
      (["-o", "x", "--labels", "lost.csv"], "lost.csv"), (["-o", "x", "--label_names", "a", "A"], "label_names"),
      (["-o", "x", "--from", "decathlon"], "Medical Segmentation Decathlon"),
      (["-o", "x", "--images", "lost"], "expected")],

@@ -110,7 +110,7 @@ def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
 
 def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
     """The earlier result where it still holds; None where the case is to be converted again."""
-    images, mask = targets(job.case, len(job.case.images))
+    images, mask = targets(job.case, 1 if job.case.dicom is not None else len(job.case.images))
     expected = {*images, *([mask] if mask else [])}
     if not job.case.split_volumes and set(earlier.files) != expected:
         stale = [name for name in earlier.files if (job.folder / name).exists() and name not in expected]
@@ -169,7 +169,8 @@ class _Case:
         series = replace(series, case=case.case)
         (name,), mask_name = targets(case, 1)
         self._refuse_existing([name, *([mask_name] if mask_name else [])])
-        digest, shown, labels = series_sha256(series), series_name(self.job, series), [0]
+        digest, shown = series_sha256(series), series_name(self.job, series)
+        labels: list[int] = []
         try:
             self.written.append(folder / name)
             volume, repairs = write_series(series, folder / name)
@@ -229,7 +230,8 @@ class _Case:
         split: Mapping[Path, Path],
     ) -> CaseRecord:
         case, folder = self.job.case, self.job.folder
-        files, labels = {}, [0]
+        files: dict[str, FileRecord] = {}
+        labels: list[int] = []
         for path, name, of_file in zip(images, names, repairs, strict=True):
             files[name] = self._file(path, name, of_file, None, split.get(path))
         check_case_content([folder / name for name in names], self.job.channels, case.case)

@@ -209,7 +209,7 @@ class _Run:
     def _files_to_write(self) -> list[str]:
         names = []
         for case in self.source.cases:
-            images, mask = targets(case, max(len(self.source.channel_names), len(case.images)))
+            images, mask = targets(case, len(self.source.channel_names))
             names += [*images, *([mask] if mask else [])]
         return [name for name in names if not os.path.lexists(self.target / name)]
 

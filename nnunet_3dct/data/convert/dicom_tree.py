@@ -101,7 +101,7 @@ def keep_names(source: Source, earlier: Mapping[str, CaseRecord]) -> None:
             name = next(free for n in range(1, 10**6) if (free := f"case_{n:04d}") not in taken)
         taken.add(name)
         renamed.append(replace(case, case=name))
-    source.cases = renamed
+    source.cases = sorted(renamed, key=lambda case: case.case)
 
 
 def series_key(case: DicomCase) -> str:

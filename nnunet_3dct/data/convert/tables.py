@@ -49,7 +49,7 @@ def label_problems(source: Source, records: Sequence[CaseRecord]) -> list[str]:
             f"labels: expected 0, 1, 2, ... without a gap, since nnU-Net takes no other, found "
             f"{listing(sorted(found))}. Map them, such as {max(found)} to {min(missing)}."
         )
-    if records and not any(label > 0 for label in found) and any(len(record.labels) for record in records):
+    if found and not any(label > 0 for label in found):
         problems.append("labels: expected a structure in the masks, found background alone.")
     return problems
 
