@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nnunet_3dct.data.convert.convert import convert_dataset
     from nnunet_3dct.data.dataset_check import check_dataset
+    from nnunet_3dct.dicom.results import write_dicom_seg
     from nnunet_3dct.errors import (
         CheckpointError,
         ClassLabelsError,
@@ -68,6 +69,7 @@ __all__ = [
     "fit_head",
     "register_head",
     "select_model",
+    "write_dicom_seg",
     "write_phantom",
     "write_report",
 ]
@@ -95,6 +97,7 @@ _HOMES = {
     "register_head": "networks.heads",
     "fit_head": "training.fitted_model",
     "select_model": "evaluation.selection.select",
+    "write_dicom_seg": "dicom.results",
     "write_phantom": "phantom.dataset",
     "write_report": "report",
 }

@@ -17,11 +17,12 @@ import pytest
 
 import nnunet_3dct
 from tests import toy
+from tests.dicom import makers
 from tests.utils import write_volume
 
 NAMES = sorted(set(nnunet_3dct.__all__) - {"__version__"})
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
-HEAVY = ("torch", "numpy", "scipy", "sklearn", "SimpleITK", "nibabel", "matplotlib", "nnunetv2", "openvino")
+HEAVY = ("torch", "numpy", "scipy", "sklearn", "SimpleITK", "nibabel", "matplotlib", "nnunetv2", "openvino", "pydicom")
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,7 @@ def example_globals(
     folders = {"raw": toy_root / "raw" / toy.DATASET, "images": held_out / "images", "labels": held_out / "labels"}
     copies = {name: shutil.copytree(folder, tmp_path / name) for name, folder in folders.items()}
     (tmp_path / "tmp").mkdir()
+    makers.write_series(tmp_path / "series", toy.toy_volume(100)[0], spacing=(1.0, 1.0, 1.0))
     return {
         **copies,
         "predictions": shutil.copytree(predicted, tmp_path / "predictions"),
@@ -68,6 +70,7 @@ def example_globals(
         "classes": Path(shutil.copy(held_out / "classification.json", tmp_path)),
         "model": model,
         "image": copies["images"] / "new_000_0000.nii.gz",
+        "series": tmp_path / "series",
         "tmp": tmp_path / "tmp",
     }
 

@@ -28,6 +28,9 @@ FLAGS = {
     "num_parts": "-num_parts",
     "part_id": "-part_id",
     "clinical": "--clinical",
+    "dicom_seg": "--dicom_seg",
+    "dicom_sr": "--dicom_sr",
+    "rtstruct": "--rtstruct",
 }
 
 
@@ -38,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         "those of nnUNetv2_predict; which head is used is read from the checkpoint.",
     )
     add = parser.add_argument
-    add("-i", required=True, type=Path, help="folder with the images (<case>_0000.nii.gz, ...)")
+    add("-i", required=True, type=Path, help="folder with the images (<case>_0000.nii.gz, ...); or a folder, ZIP "
+        "archive or file of DICOM, each series of images a case")  # fmt: skip
     add("-o", required=True, type=Path, help="folder for the segmentations; made if it does not exist")
     add("-co", type=Path, help="folder for the class files; default: the one given with -o")
     add("-d", required=True, help="dataset name or id")
@@ -64,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--clinical", type=Path, metavar="CSV", help="table of the cases' covariates (Names,age,sex), for a model that "
         "was trained with some")  # fmt: skip
     add("--save_probabilities", action="store_true", help="also write voxel probabilities (<case>.npz)")
+    add("--dicom_seg", action="store_true", help="with DICOM images: also write a DICOM Segmentation that refers to "
+        "the series (<case>_seg.dcm)")  # fmt: skip
+    add("--dicom_sr", action="store_true", help="with DICOM images: also write a Structured Report after TID 1500 with "
+        "volumes, class, probabilities and model (<case>_sr.dcm)")  # fmt: skip
+    add("--rtstruct", action="store_true", help="with DICOM images: also write outlines as an RT Structure Set "
+        "(<case>_rtstruct.dcm)")  # fmt: skip
     add("--continue_prediction", "--c", action="store_true",
         help="keep cases whose results are whole and of the same model and settings")  # fmt: skip
     add("-device", default="auto", help="cuda, cuda:1, cpu or mps; default: cuda, else cpu")
@@ -132,6 +142,9 @@ def _folder_options(args: argparse.Namespace) -> dict:
         "num_parts": args.num_parts,
         "verbose": args.verbose,
         "clinical": args.clinical,
+        "dicom_seg": args.dicom_seg,
+        "dicom_sr": args.dicom_sr,
+        "rtstruct": args.rtstruct,
     }
 
 

@@ -9,6 +9,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from nnunet_3dct.errors import ImageError
@@ -33,7 +34,7 @@ class ExtractedArchive:
 
         Args:
             archive: the ZIP file.
-            most_bytes: that its files may have together, counted while they are written.
+            most_bytes: that its files may have together.
             most_files: that it may hold.
 
         Raises:
@@ -62,39 +63,46 @@ class ExtractedArchive:
                         f"{archive}: expected up to {most_files:,} files, found {len(members):,}. Unpack it yourself."
                     )
                 _check_room(archive, sum(member.file_size for member in members), most_bytes, self.folder)
-                left = most_bytes
                 for member in members:
                     if not stat.S_ISLNK(member.external_attr >> 16):
-                        left -= self._write(opened, member, left, _too_large(archive, most_bytes, "more"))
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, NotImplementedError) as error:
+                        self._write(opened, member)
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, NotImplementedError, ValueError) as error:
             raise ImageError(
                 f"{archive}: expected a ZIP archive, found one that cannot be unpacked ({type(error).__name__}). "
                 "Copy, download or pack it again."
-            ) from error
+            ) from None  # it may quote names of files
 
-    def _write(self, opened: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, too_large: ImageError) -> int:
-        """Write one member, and return its bytes; a damaged one is noted and leaves nothing."""
+    def _write(self, opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        """Write one member; a damaged one is noted and leaves nothing. No more is read than its ``file_size``."""
         target = self.folder / PurePosixPath(member.filename)
-        written = 0
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as source, target.open("wb") as stream:
-                while chunk := source.read(_CHUNK):
-                    written += len(chunk)
-                    if written > left:
-                        raise too_large
-                    stream.write(chunk)
+                shutil.copyfileobj(source, stream, _CHUNK)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
             target.unlink(missing_ok=True)
             self.damaged[member.filename] = "damaged in the ZIP archive"
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             self.damaged[member.filename] = "has the name of a folder of the ZIP archive"
-        return written
 
 
 def is_zip(path: Path) -> bool:
     """Whether the file is a ZIP archive by its content."""
     return path.is_file() and zipfile.is_zipfile(path)
+
+
+def first_bytes_inside(archive: Path, number: int, members: int) -> Iterator[bytes]:
+    """The first bytes of the first ``members`` files; nothing is unpacked, what cannot be read is empty."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in [member for member in opened.infolist() if not member.is_dir()][:members]:
+                try:
+                    with opened.open(member) as stream:
+                        yield stream.read(number)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+                    yield b""
+    except (zipfile.BadZipFile, OSError):
+        return
 
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
@@ -111,20 +119,16 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
 
 def _check_room(archive: Path, needed: int, most_bytes: int, folder: Path) -> None:
     if needed > most_bytes:
-        raise _too_large(archive, most_bytes, f"{needed:,}")
+        raise ImageError(
+            f"{archive}: expected up to {most_bytes:,} bytes after unpacking, found {needed:,}. Unpack it yourself and "
+            "give the folder."
+        )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ImageError(
             f"{archive}: its files need {needed:,} bytes, found {free:,} free for temporary files. Free some, set "
             "TMPDIR to a larger disk, or unpack it yourself."
         )
-
-
-def _too_large(archive: Path, most_bytes: int, found: str) -> ImageError:
-    return ImageError(
-        f"{archive}: expected up to {most_bytes:,} bytes after unpacking, found {found}. Unpack it yourself and give "
-        "the folder."
-    )
 
 
 def _remove(folder: Path, process: int) -> None:

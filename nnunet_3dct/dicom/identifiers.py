@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -15,7 +16,9 @@ _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID")
 _DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID")
 _KEPT_ON_REQUEST = ("PatientID", "PatientName", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber")
-_SHORTEST = 3  # characters of what is looked for in a path
+_SHORTEST, _SHORTEST_NUMBER = 3, 4  # characters of what is looked for anywhere in a path
+_SHORT_NAME = 2  # names of two letters are looked for as whole words
+_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 _KEY_LENGTH = 12
 # letters, then a number: what people call cases; UIDs, bare numbers, dates and names of persons are not like that
 _NEUTRAL_NAME = re.compile(r"[A-Za-z][A-Za-z_-]{0,30}?[_-]?\d{1,6}")
@@ -57,8 +60,10 @@ class Identifiers:
     def note(self, tags: Dataset) -> None:
         """Remember the identifiers of a file."""
         for keyword in _NAMES:
-            for part in re.split(r"[\^=\s,]+", text(tags, keyword)):
-                self._add(part)
+            for part in re.split(r"[\^=\s,]+", text(tags, keyword).lower()):
+                plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
+                for written in (part, unicodedata.normalize("NFC", part).translate(_WRITTEN_OUT), plain):
+                    self._add(written, _SHORT_NAME)
         for keyword in (*_NUMBERS, *_UIDS):
             self._add(text(tags, keyword))
         for keyword in _DATES:
@@ -75,14 +80,16 @@ class Identifiers:
         """``shown`` with every identifier replaced by ``hidden`` and a number; case does not matter."""
         for token in sorted(self._numbers, key=len, reverse=True):
             if token in shown.lower():
-                shown = re.sub(re.escape(token), f"hidden{self._numbers[token]}", shown, flags=re.IGNORECASE)
+                whole = r"(?<![^\W\d_]){}(?![^\W\d_])" if len(token) < _SHORTEST and token.isascii() else "{}"
+                pattern = whole.format(re.escape(token))
+                shown = re.sub(pattern, f"hidden{self._numbers[token]}", shown, flags=re.IGNORECASE)
         return shown
 
     def is_neutral(self, name: str) -> bool:
         """Whether a folder's name can name a case: letters, then a number, and nothing that identifies a patient."""
         return bool(_NEUTRAL_NAME.fullmatch(name)) and self.hide(name) == name
 
-    def _add(self, token: str) -> None:
+    def _add(self, token: str, shortest: int = _SHORTEST) -> None:
         token = token.lower()
-        if len(token) >= _SHORTEST and token not in self._numbers:
+        if len(token) >= (_SHORTEST_NUMBER if token.isdigit() else shortest) and token not in self._numbers:
             self._numbers[token] = len(self._numbers) + 1

@@ -20,6 +20,8 @@ ENHANCED = frozenset(
 )
 _IMAGES = ENHANCED | {uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage}
 _SEGMENTATIONS = {uid.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"}  # the second: label maps
+_PLAIN = (None, uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+_HEADER, _IMPLICIT_HEADER = 12, 8  # bytes before the pixels: tag, kind and length
 # words of ImageType -> what such an image is
 _NO_SLICES = {
     "LOCALIZER": "a localizer",
@@ -71,10 +73,11 @@ def _no_pixels(file: TaggedFile) -> str:
     rows, columns = number(file.tags, "Rows"), number(file.tags, "Columns")
     if not rows or not columns or file.pixel_bytes == 0:
         return "no pixels"
-    if file.pixel_bytes is None or (file.syntax is not None and file.syntax.is_compressed):
+    if file.pixel_bytes is None or file.syntax not in _PLAIN:
         return ""
     frames, bits = number(file.tags, "NumberOfFrames") or 1, number(file.tags, "BitsAllocated") or 16
     needed = int(rows * columns * frames * bits // 8)
-    if file.pixel_bytes < needed:
-        return f"cut off: expected {needed} bytes of pixels, found {max(file.pixel_bytes - 12, 0)}"
+    found = file.pixel_bytes - (_IMPLICIT_HEADER if file.syntax in (None, uid.ImplicitVRLittleEndian) else _HEADER)
+    if found < needed:
+        return f"cut off: expected {needed} bytes of pixels, found {max(found, 0)}"
     return ""

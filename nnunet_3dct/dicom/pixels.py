@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
 from nnunet_3dct.dicom.slices import Slice
-from nnunet_3dct.dicom.tags import NotDicomError, quiet, read_whole
+from nnunet_3dct.dicom.tags import quiet, read_whole
 from nnunet_3dct.errors import ImageError
 
 _PIXEL_TAGS = (
@@ -65,8 +65,8 @@ class PixelReader:
         if self._file != item.file:
             try:
                 self._stored = stored_frames(item.file)
-            except (RuntimeError, NotDicomError, AttributeError, ValueError, KeyError) as error:
-                raise self._undecodable(item) from error
+            except Exception:  # of pydicom and GDCM, whatever the damaged bytes lead to
+                raise self._undecodable(item) from None  # they quote paths and values
             self._file = item.file
         return self._stored
 

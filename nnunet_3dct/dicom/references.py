@@ -14,7 +14,7 @@ from nnunet_3dct.dicom.kinds import SEGMENTATION
 from nnunet_3dct.dicom.planes import MaskPlanes, on_planes_of, sample
 from nnunet_3dct.dicom.segments import segment_planes
 from nnunet_3dct.dicom.series import Series
-from nnunet_3dct.dicom.tags import NotDicomError, read_whole
+from nnunet_3dct.dicom.tags import quiet, read_whole
 from nnunet_3dct.dicom.volume import DicomVolume
 from nnunet_3dct.errors import ImageError
 
@@ -70,14 +70,17 @@ def _read(
 ) -> Reference:
     identifiers = Identifiers()
     try:
-        dataset = read_whole(path)
-        identifiers.note(dataset)
-        found, repairs = planes(dataset, volume.stack, case)
-    except (NotDicomError, AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        with quiet():
+            dataset = read_whole(path)
+            identifiers.note(dataset)
+            found, repairs = planes(dataset, volume.stack, case)
+    except ImageError:
+        raise
+    except Exception as error:  # pydicom raises whatever the damaged bytes lead to
         raise ImageError(
             f"{case}: expected {kind}, found a file that is damaged or something else ({type(error).__name__}). Export "
             "it again."
-        ) from None  # whose text may quote what names the patient
+        ) from None  # its text may quote what names the patient
     masks: dict[str, np.ndarray] = {}
     resampled = []
     for label, mask in found.items():

@@ -11,15 +11,25 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from nnunet_3dct.dicom.archive import ExtractedArchive, is_zip
+from nnunet_3dct.dicom.archive import ExtractedArchive, first_bytes_inside, is_zip
 from nnunet_3dct.dicom.identifiers import Identifiers, key, patient_key
 from nnunet_3dct.dicom.kinds import IMAGE, SEGMENTATION, STRUCTURES, kind_of
 from nnunet_3dct.dicom.slices import Slice, slices_of
-from nnunet_3dct.dicom.tags import NotDicomError, TaggedFile, items, looks_like_dicom, read_tags, text
+from nnunet_3dct.dicom.tags import (
+    START,
+    NotDicomError,
+    TaggedFile,
+    items,
+    looks_like_dicom,
+    quiet,
+    read_tags,
+    starts_like_dicom,
+    text,
+)
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import what_is
 
-_SAME_DIRECTION = 0.999  # cosine of the angle between slices of one stack (2.6 degrees)
+_SAME_DIRECTION = 0.9999  # cosine of the angle between slices of one stack (0.8 degrees)
 _FEW, _FEWER = 3, 4  # a series of another orientation with this few slices, a quarter of the others or less
 _LOOKED_AT = 200  # files, to tell a folder of DICOM from others
 MASK_KINDS = (SEGMENTATION, STRUCTURES)
@@ -42,8 +52,8 @@ class Series:
         slices: of an image, sorted as the files.
         unreadable: files in the same folder that cannot be read, without identifiers; slices may be missing.
         refers_to: keys of the series on which masks were drawn.
-        folder_name: name of the folder where all files and no other series lie and which holds no identifier; else
-            empty.
+        folder_name: name of the folder (or ZIP archive) where all files and no other series lie and which holds no
+            identifier; else empty.
         archive: keeps the files of a ZIP archive alive.
     """
 
@@ -82,11 +92,15 @@ class SeriesScan:
         series: of images, ordered by patient, study and series (their keys).
         masks: files of DICOM-SEG and RTSTRUCT, in the same order.
         left_out: file (path within the source, without identifiers) or series -> reason.
+        identifiers: that were met, to hide them in texts.
+        unreadable: of ``left_out``, files that are damaged or cannot be opened; the others are no slices of a volume.
     """
 
     series: list[Series]
     masks: list[Series]
     left_out: dict[str, str]
+    identifiers: Identifiers = field(default_factory=Identifiers, repr=False)
+    unreadable: frozenset[str] = frozenset()
 
     def masks_of(self, series: Series) -> list[Series]:
         """The files of masks that were drawn on ``series``."""
@@ -107,7 +121,7 @@ def holds_dicom(source: Path) -> bool:
                     return False
         return False
     if is_zip(source):
-        return holds_dicom(ExtractedArchive(source).folder)
+        return any(starts_like_dicom(start) for start in first_bytes_inside(source, START, _LOOKED_AT))
     return _is_readable(source) and looks_like_dicom(source)
 
 
@@ -126,7 +140,7 @@ def find_series(source: Path, *, progress: Callable[[int], object] | None = None
         raise ImageError(f"{source}: expected DICOM files, found nothing. Check the path.")
     archive = ExtractedArchive(source) if is_zip(source) else None
     root = source if archive is None else archive.folder
-    reader = _Reader(root if root.is_dir() else root.parent, archive)
+    reader = _Reader(root if root.is_dir() else root.parent, archive, source.stem if archive else "")
     for count, path in enumerate([root] if root.is_file() else _walk(root), start=1):
         reader.read(path)
         if progress is not None:
@@ -137,12 +151,12 @@ def find_series(source: Path, *, progress: Callable[[int], object] | None = None
 class _Reader:
     """Collects the files of a source, series by series."""
 
-    def __init__(self, root: Path, archive: ExtractedArchive | None) -> None:
-        self.root, self.archive = root, archive
+    def __init__(self, root: Path, archive: ExtractedArchive | None, name: str) -> None:
+        self.root, self.archive, self.name = root, archive, name or root.name
         self.identifiers = Identifiers()
         self.slices: dict[str, list[Slice]] = defaultdict(list)
         self.first: dict[str, TaggedFile] = {}
-        self.masks: list[tuple[str, TaggedFile]] = []
+        self.masks: list[tuple[str, TaggedFile, tuple[str, ...]]] = []
         self.left_out: list[tuple[Path, str]] = [
             (root / name, reason) for name, reason in (archive.damaged if archive else {}).items()
         ]
@@ -157,12 +171,16 @@ class _Reader:
             self.left_out.append((path, "a hidden file"))
             return
         try:
-            reason, damaged = self._sort_in(path)
+            with quiet():
+                reason, damaged = self._sort_in(path)
         except NotDicomError as error:
             damaged = "damaged" in str(error)
-            reason = str(error) if damaged else f"no DICOM file, but {what_is(path) or 'something unknown'}"
+            kind = (what_is(path) or "something unknown").split(":")[0]  # of a text it quotes the first line
+            reason = str(error) if damaged else f"no DICOM file, but {kind}"
         except OSError as error:
             reason, damaged = f"cannot be opened ({error.strerror or type(error).__name__})", True
+        except Exception:  # pydicom raises whatever the damaged bytes lead to, and only when a tag is looked at
+            reason, damaged = "a damaged DICOM file", True
         if reason:
             self.left_out.append((path, reason))
         if damaged:
@@ -175,20 +193,24 @@ class _Reader:
         self.identifiers.note(file.tags)
         kind, reason = kind_of(file)
         if kind in MASK_KINDS:
-            self.masks.append((kind, file))
+            self.masks.append((kind, file, tuple(key(uid) for uid in _referenced_series(file.tags))))
         elif kind == IMAGE:
             uid = text(file.tags, "SeriesInstanceUID")
             if not uid:
                 return "an image without SeriesInstanceUID", False
-            self.slices[uid].extend(slices_of(file))
+            slices = slices_of(file)  # may fail: before anything is added
+            self.slices[uid].extend(slices)
             self.first.setdefault(uid, file)
             self.series_in[path.parent].add(uid)
         return reason, reason.startswith("cut off")
 
     def scan(self) -> SeriesScan:
         """The series, once all files are read."""
+        with quiet():
+            return self._scan()
+
+    def _scan(self) -> SeriesScan:
         found: list[Series] = []
-        reasons: dict[str, str] = {}
         for uid, slices in self.slices.items():
             stacks = _stacks(slices)
             most = max(len(stack) for stack in stacks)
@@ -201,9 +223,10 @@ class _Reader:
                     )
             for number, stack in enumerate(kept, start=1):
                 found.append(self._image(uid, stack, f"-{number}" if len(kept) > 1 else ""))
-        masks = [self._masks(kind, file) for kind, file in self.masks]
-        reasons.update({self.shown(path): reason for path, reason in sorted(self.left_out)})
-        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons)
+        masks = [self._masks(*of_file) for of_file in self.masks]
+        reasons = {self.shown(path): reason for path, reason in sorted(self.left_out)}
+        unreadable = frozenset(self.shown(path) for paths in self.unreadable.values() for path in paths)
+        return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons, self.identifiers, unreadable)
 
     def _image(self, uid: str, slices: list[Slice], ending: str) -> Series:
         slices = _sorted(slices)
@@ -212,6 +235,7 @@ class _Reader:
         unreadable = [path for folder in sorted(folders) for path in self.unreadable.get(folder, ())]
         folder = next(iter(folders))
         own = len(folders) == 1 and not ending and self.series_in[folder] == {uid}
+        name = self.name if folder == self.root else folder.name
         return Series(
             uid=key(uid) + ending,
             files=tuple(dict.fromkeys(item.file for item in slices)),
@@ -222,11 +246,11 @@ class _Reader:
             place=self.shown(folder) if len(folders) == 1 else "",
             slices=tuple(slices),
             unreadable=tuple(self.shown(path) for path in unreadable),
-            folder_name=folder.name if own and self.identifiers.is_neutral(folder.name) else "",
+            folder_name=name if own and self.identifiers.is_neutral(name) else "",
             archive=self.archive,
         )
 
-    def _masks(self, kind: str, file: TaggedFile) -> Series:
+    def _masks(self, kind: str, file: TaggedFile, refers_to: tuple[str, ...]) -> Series:
         tags = file.tags
         return Series(
             uid=key(text(tags, "SeriesInstanceUID") or text(tags, "SOPInstanceUID")),
@@ -236,7 +260,7 @@ class _Reader:
             modality="SEG" if kind == SEGMENTATION else "RTSTRUCT",
             kind=kind,
             place=self.shown(file.path),
-            refers_to=tuple(key(uid) for uid in _referenced_series(tags)),
+            refers_to=refers_to,
             archive=self.archive,
         )
 
@@ -247,7 +271,7 @@ class _Reader:
 
 
 def _stacks(slices: list[Slice]) -> list[list[Slice]]:
-    """Slices by orientation, the first met first."""
+    """Slices by orientation, in an order that does not depend on that of the files."""
     stacks: list[tuple[np.ndarray, list[Slice]]] = []
     for item in slices:
         axes = np.array([item.row or (0, 0, 0), item.column or (0, 0, 0)])
@@ -258,7 +282,7 @@ def _stacks(slices: list[Slice]) -> list[list[Slice]]:
                 break
         else:
             stacks.append((axes, [item]))
-    return [stack for _, stack in stacks]
+    return [stack for _, stack in sorted(stacks, key=lambda found: np.round(found[0], 2).ravel().tolist())]
 
 
 def _sorted(slices: list[Slice]) -> list[Slice]:

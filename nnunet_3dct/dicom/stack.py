@@ -16,7 +16,8 @@ SAME_PLACE = 0.01  # mm
 _UNEVEN, _UNEVEN_MM = 0.05, 0.051  # of the spacing, and mm: positions rounded to 0.1 mm
 _SHIFTED = 0.1  # of a pixel, by which slices lie beside each other
 _GAP = 1.5  # of the usual spacing: more is a gap
-_DEFAULT_THICKNESS = 1.0
+_SAME_SPACING = 2e-3  # of the spacing between pixels
+_DEFAULT_THICKNESS = 1.0  # mm
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,15 @@ def _check_alike(slices: Sequence[Slice], case: str) -> None:
             )
     _check_same(slices, lambda item: item.patient, lambda value: f"patient {value}", "slices of one patient", case)
     _check_same(slices, lambda item: item.size, lambda value: f"{value[0]} x {value[1]}", "slices of one size", case)
-    _check_same(
-        slices,
-        lambda item: tuple(round(value, 3) for value in item.spacing or ()),
-        lambda value: f"{value[0]:g} x {value[1]:g} mm",
-        "slices of one pixel spacing",
-        case,
-    )
+    spacings = np.array([item.spacing for item in slices])
+    if np.abs(spacings / spacings[0] - 1).max() > _SAME_SPACING:
+        _check_same(
+            slices,
+            lambda item: tuple(round(value, 3) for value in item.spacing or ()),
+            lambda value: f"{value[0]:g} x {value[1]:g} mm",
+            "slices of one pixel spacing",
+            case,
+        )
 
 
 def _check_same(

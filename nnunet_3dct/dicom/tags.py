@@ -6,9 +6,10 @@ pydicom's warnings quote the values that they complain about, which may be a pat
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from nnunet_3dct.formats.file_kinds import first_bytes
 
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")  # of a file without preamble, either byte order
-_SHORTEST = 132
+START = 132  # bytes that tell a DICOM file
 # all that grouping, sorting and naming need
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "SpecificCharacterSet",
@@ -68,14 +69,15 @@ def read_tags(path: Path) -> TaggedFile:
             tags = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
             end = stream.tell()
             list(tags)  # converts every value now, where warnings are silenced
-    except Exception as error:  # pydicom raises whatever the damaged bytes lead to
-        raise NotDicomError("a damaged DICOM file, whose tags cannot be read") from error
-    meta = getattr(tags, "file_meta", None)
-    syntax = None if meta is None else meta.get("TransferSyntaxUID")
+            meta = getattr(tags, "file_meta", None)
+            syntax = None if meta is None else meta.get("TransferSyntaxUID")
+            syntax = None if syntax is None else UID(str(syntax))
+    except Exception:  # pydicom raises whatever the damaged bytes lead to, and quotes them
+        raise NotDicomError("a damaged DICOM file, whose tags cannot be read") from None
     if not tags and (meta is None or not meta):
         raise NotDicomError("a damaged DICOM file without tags")
     deflated = syntax == DeflatedExplicitVRLittleEndian
-    return TaggedFile(path, tags, None if syntax is None else UID(syntax), None if deflated else size - end)
+    return TaggedFile(path, tags, syntax, None if deflated else size - end)
 
 
 def read_whole(path: Path) -> Dataset:
@@ -87,31 +89,60 @@ def read_whole(path: Path) -> Dataset:
     try:
         with quiet():
             return pydicom.dcmread(path, force=True)
-    except Exception as error:
-        raise NotDicomError("a damaged DICOM file") from error
+    except Exception:
+        raise NotDicomError("a damaged DICOM file") from None
 
 
 def looks_like_dicom(path: Path) -> bool:
     """Whether the first bytes are those of a DICOM file."""
-    start = first_bytes(path, _SHORTEST)
+    return starts_like_dicom(first_bytes(path, START))
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file whose first :data:`START` bytes are ``start`` looks like DICOM."""
     if start[128:132] == b"DICM":
         return True
     # without a preamble: a first tag of a low group, as an explicit (two letters) or implicit (a length) element
-    return len(start) == _SHORTEST and start[:2] in _FIRST_GROUPS and (start[4:6].isalpha() or start[6:8] == b"\0\0")
+    return len(start) == START and start[:2] in _FIRST_GROUPS and (start[4:6].isalpha() or start[6:8] == b"\0\0")
+
+
+class _Silence:
+    """pydicom's switches are those of the whole process: the first thread that enters turns them, the last one back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._switches = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                logger = logging.getLogger("pydicom")
+                self._switches.callback(setattr, logger, "disabled", logger.disabled)
+                self._switches.enter_context(warnings.catch_warnings())
+                self._switches.enter_context(pydicom.config.disable_value_validation())
+                logger.disabled = True
+                warnings.simplefilter("ignore")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._switches.close()
+
+
+_SILENCE = _Silence()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence pydicom, which otherwise quotes what it complains about."""
-    logger = logging.getLogger("pydicom")
-    disabled = logger.disabled
-    logger.disabled = True
+    _SILENCE.enter()
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.disabled = disabled
+        _SILENCE.leave()
 
 
 def text(tags: Dataset, keyword: str) -> str:

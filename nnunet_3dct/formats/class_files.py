@@ -51,7 +51,8 @@ class ClassFile(TypedDict):
     ``softmax(logits / temperature)`` gives ``probs``; without a calibration the temperature is 1. ``covariates`` are
     those that the class was computed with, null where they are missing; ``covariates_missing`` names these.
     ``unusual`` says in which way the case is unlike the training cases. ``reasons`` names the features that spoke for
-    and against the class, the weightiest first.
+    and against the class, the weightiest first. ``series`` is the key of the DICOM series that the image was;
+    ``without_dicom`` says which DICOM results there are none of, since no voxel has a label.
     """
 
     logits: list[float]
@@ -68,6 +69,8 @@ class ClassFile(TypedDict):
     covariates_missing: NotRequired[list[str]]
     unusual: NotRequired[list[str]]
     reasons: NotRequired[list[Reason]]
+    series: NotRequired[str]
+    without_dicom: NotRequired[list[str]]
     produced_by: dict[str, Any]
 
 

@@ -43,6 +43,8 @@ class Manifest(TypedDict):
         review: case -> highest class probability, of those below the threshold or unlike the training cases.
         without_basis: case -> why its class rests on nothing.
         unusual: case -> in which way it is unlike the training cases.
+        set_aside: DICOM file -> what it is, where it is no slice of a volume, such as a localizer.
+        repairs: case -> what was changed when its DICOM series was read.
         seconds: see :class:`Seconds`.
     """
 
@@ -60,6 +62,8 @@ class Manifest(TypedDict):
     review: dict[str, float]
     without_basis: NotRequired[dict[str, str]]
     unusual: NotRequired[dict[str, list[str]]]
+    set_aside: NotRequired[dict[str, str]]
+    repairs: NotRequired[dict[str, list[str]]]
     seconds: Seconds
 
 

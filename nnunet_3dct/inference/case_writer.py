@@ -20,6 +20,7 @@ from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
 from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
+from nnunet_3dct.inference.dicom_writer import DicomWriter, remove_dicom_results
 from nnunet_3dct.inference.explanation import write_evidence
 from nnunet_3dct.inference.model import TrainedModel
 
@@ -55,6 +56,7 @@ class CaseWriter:
         class_folder: for the class files.
         save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
         covariates: case -> its covariates, for a model that was trained with some.
+        dicom: for images that are DICOM series.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class CaseWriter:
         class_folder: Path,
         save_probabilities: bool = False,
         covariates: Mapping[str, Covariates] | None = None,
+        dicom: DicomWriter | None = None,
     ) -> None:
         self.model = model
+        self.dicom = dicom
         self.output_folder = output_folder
         self.class_folder = class_folder
         self.save_probabilities = save_probabilities
@@ -81,7 +85,7 @@ class CaseWriter:
 
         Raises:
             ImageError: what was written cannot be read back, as on a full disk.
-            OutputError: the class file cannot be written.
+            OutputError: the class file or a DICOM result cannot be written.
         """
         case = answer.case
         with partial_folder(self.output_folder, case) as folder, partial_folder(self.class_folder, case) as classes:
@@ -99,6 +103,8 @@ class CaseWriter:
                 plans, path = self.model.plans_manager, evidence_path(folder, PLAIN_NAME, self.ending)
                 write_evidence(answer.evidence, answer.properties, plans, path, self.ending)
                 check_image_file(path)
+            if self.dicom is not None:
+                content = self.dicom.write(folder, PLAIN_NAME, case, written, content)
             write_class_file(content, classes, case)
             self._remove(case)
             class_file_path(classes, case).replace(class_file_path(self.class_folder, case))
@@ -134,6 +140,7 @@ class CaseWriter:
         for suffix in (".npz", ".pkl"):
             (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
         evidence_path(self.output_folder, case, self.ending).unlink(missing_ok=True)
+        remove_dicom_results(self.output_folder, case)
 
     def exists(self, case: str) -> bool:
         """Whether there is anything of the case."""
@@ -147,6 +154,8 @@ class CaseWriter:
             check_image_file(self._segmentation(self.output_folder, case), reader=self._reader)
             if read_class_file(class_file_path(self.class_folder, case)).probabilities is None:
                 return False
+            if self.dicom is not None and not self._has_dicom_results(case):
+                return False
             if self.model.options.explain:
                 check_image_file(evidence_path(self.output_folder, case, self.ending))
             if self.save_probabilities:
@@ -158,14 +167,21 @@ class CaseWriter:
             return False
         return True
 
+    def _has_dicom_results(self, case: str) -> bool:
+        content = read_json(class_file_path(self.class_folder, case), "Class file", EvaluationError)
+        return self.dicom is not None and self.dicom.is_whole(
+            self.output_folder, case, content.get("without_dicom") or []
+        )
+
     def is_of_this_model(self, case: str) -> bool:
-        """Whether the class file was made by the same weights with the same settings, calibration and covariates."""
+        """Whether the class file is of the same series, weights, settings, calibration and covariates."""
         try:
             content = read_json(class_file_path(self.class_folder, case), "Class file", EvaluationError)
             found, temperature = content["produced_by"], content.get("temperature")
             ours = {key: value for key, value in self.model.describe().items() if key != "device"}
             return (
-                temperature == self.model.temperature
+                (self.dicom is None or self.dicom.is_of_series(case, content))
+                and temperature == self.model.temperature
                 and content.get("covariates") == self.covariates.get(case)
                 and all(found.get(key) == value for key, value in ours.items())
             )

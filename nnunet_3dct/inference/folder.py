@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_3dct.dicom.series import counted
 from nnunet_3dct.errors import EvaluationError, listing
 from nnunet_3dct.formats.atomic import read_json, write_json
 from nnunet_3dct.formats.class_files import class_file_path, classified_in, write_class_file, write_class_tables
-from nnunet_3dct.formats.image_folders import CaseImages, list_images
+from nnunet_3dct.formats.image_folders import CaseImages
 from nnunet_3dct.formats.manifest import (
     Manifest,
     manifest_path,
@@ -21,6 +22,8 @@ from nnunet_3dct.formats.manifest import (
 )
 from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
 from nnunet_3dct.inference.covariates import read_folder_covariates
+from nnunet_3dct.inference.dicom_writer import DicomWriter
+from nnunet_3dct.inference.images import find_images
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.options import FolderOptions
 from nnunet_3dct.inference.pipeline import Outcome, Pipeline, Progress
@@ -67,28 +70,36 @@ def predict_folder(
     """See :meth:`nnunet_3dct.inference.predictor.Predictor.predict_folder`."""
     start = time.perf_counter()
     ending = str(model.dataset_json["file_ending"])
-    found = list_images(images, ending)
+    given = find_images(images, model, options)
+    found = given.folder
+    dicom = DicomWriter(model, given.series, options.dicom_results) if given.series else None
     cases = found.cases[options.part_id :: options.num_parts]
     if found.left_out:
-        on_message(f"Left out of {images}: {listing([f'{k} ({v})' for k, v in found.left_out.items()])}.")
+        on_message(
+            f"Left out of {given.shown(str(images))}: {listing([f'{k} ({v})' for k, v in found.left_out.items()])}."
+        )
+    if given.set_aside:
+        on_message(f"Set aside, no slices of a volume: {counted(given.set_aside)}.")
     covariates = read_folder_covariates(
         model.covariates, options.clinical, [images.case for images in found.cases], images, on_message
     )
     for folder in (output, class_folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder, [images.case for images in cases])
-    writer = CaseWriter(model, output, class_folder, options.save_probabilities, covariates)
+    writer = CaseWriter(model, output, class_folder, options.save_probabilities, covariates, dicom)
+    for message in dicom.messages if dicom else ():
+        on_message(message)
     kept = _kept(cases, writer, on_message) if options.continue_prediction else []
     todo = [images for images in cases if images.case not in kept]
-    on_message(f"{len(found.cases)} cases in {images}; {len(todo)} to predict; {model.backends[0]}.")
-    outcome = Pipeline(model, writer, options, on_message, progress, covariates).run(todo)
+    on_message(f"{len(found.cases)} cases in {given.shown(str(images))}; {len(todo)} to predict; {model.backends[0]}.")
+    outcome = Pipeline(model, writer, options, on_message, progress, covariates, given).run(todo)
     _add_kept(outcome, kept, class_folder, model)
     path = manifest_path(output, options.part_id, options.num_parts)
     times = {**_earlier_times(path, kept), **outcome.seconds}
     manifest: Manifest = {
         "versions": versions(),
         "device": str(model.device),
-        "arguments": {key: str(v) if isinstance(v, Path) else v for key, v in arguments.items()},
+        "arguments": {key: given.shown(str(v)) if isinstance(v, Path) else v for key, v in arguments.items()},
         "head": dict(model.head_config),
         "produced_by": dict(model.describe()),
         "cases": [images.case for images in cases],
@@ -106,6 +117,10 @@ def predict_folder(
             "per_case": {images.case: times[images.case] for images in cases if images.case in times},
         },
     }
+    if given.set_aside:
+        manifest["set_aside"] = given.set_aside
+    if given.repairs:
+        manifest["repairs"] = dict(sorted(given.repairs.items()))
     write_manifest(manifest, path)
     write_json(model.dataset_json, output / "dataset.json")
     write_json(model.plans_manager.plans, output / "plans.json")

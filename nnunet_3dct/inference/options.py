@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_3dct.errors import SettingsError
+from nnunet_3dct.formats.dicom_files import REPORT, SEGMENTATION, STRUCTURES
 from nnunet_3dct.runtime import BACKENDS, MIRRORING, PRECISIONS, check_choice, check_device_name, check_number
 
 
@@ -62,6 +63,8 @@ class FolderOptions:
         part_id, num_parts: which share of the cases this is, from 0, and how many calls share the folder.
         verbose: say of each case how it went, and of each that fails where the error came from.
         clinical: table of the cases' covariates, for a model that was trained with some.
+        dicom_seg, dicom_sr, rtstruct: also write DICOM results that refer to the series, for images that are DICOM:
+            a segmentation, a report, a structure set.
 
     Raises:
         SettingsError: a number is out of range, or there is no such table.
@@ -75,6 +78,15 @@ class FolderOptions:
     num_parts: int = 1
     verbose: bool = False
     clinical: Path | None = None
+    dicom_seg: bool = False
+    dicom_sr: bool = False
+    rtstruct: bool = False
+
+    @property
+    def dicom_results(self) -> tuple[str, ...]:
+        """Kinds of DICOM results that are wanted, as :mod:`nnunet_3dct.formats.dicom_files` names them."""
+        wanted = {SEGMENTATION: self.dicom_seg, REPORT: self.dicom_sr, STRUCTURES: self.rtstruct}
+        return tuple(kind for kind, asked in wanted.items() if asked)
 
     def __post_init__(self) -> None:
         for name in ("num_preprocessing_threads", "num_export_threads", "num_parts"):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from nnunet_3dct.errors import NNUNet3DCTError
 from nnunet_3dct.formats.class_files import ClassFile
 from nnunet_3dct.formats.clinical import Covariates
-from nnunet_3dct.formats.image_folders import CaseImages
+from nnunet_3dct.formats.image_folders import CaseImages, ImageFolder
 from nnunet_3dct.inference import case as case_path
-from nnunet_3dct.inference.case_input import from_files
 from nnunet_3dct.inference.case_writer import CaseWriter
+from nnunet_3dct.inference.images import Images
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.options import FolderOptions
 from nnunet_3dct.runtime import Message, is_device_lost
@@ -54,6 +54,7 @@ class Pipeline:
         on_message: told of cases that fail and of what is odd.
         progress: called with the number of cases that are done and of all.
         covariates: case -> its covariates, for a model that was trained with some.
+        images: that reads the cases; files by default.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class Pipeline:
         on_message: Message,
         progress: Progress | None = None,
         covariates: Mapping[str, Covariates] | None = None,
+        images: Images | None = None,
     ) -> None:
         self.model = model
+        self.images = images or Images(ImageFolder([], {}))
         self.writer = writer
         self.options = options
         self.on_message = on_message
@@ -108,7 +111,7 @@ class Pipeline:
 
     def _prepare(self, images: CaseImages) -> tuple[case_path.PreparedCase, float]:
         start = time.perf_counter()
-        given = from_files(images.files, self.model, images.case)
+        given = self.images.read(images, self.model, self.on_message)
         prepared = case_path.prepare(self.model, given, self.covariates.get(images.case))
         return prepared, time.perf_counter() - start
 

@@ -24,6 +24,7 @@ from nnunet_3dct.inference.covariates import check_covariates
 from nnunet_3dct.inference.ensemble import say_nothing
 from nnunet_3dct.inference.explanation import evidence_image, evidence_on_image_grid
 from nnunet_3dct.inference.folder import FolderResult, predict_folder
+from nnunet_3dct.inference.images import is_dicom, one_dicom_case, read_dicom
 from nnunet_3dct.inference.model import TrainedModel
 from nnunet_3dct.inference.options import FolderOptions, PredictionOptions
 from nnunet_3dct.paths import find_folds
@@ -185,8 +186,8 @@ class Predictor:
         """Predict one case.
 
         Args:
-            image: a file or one for each channel; a SimpleITK image or one for each channel; an array
-                ``(Z, Y, X)`` or ``(C, Z, Y, X)``.
+            image: a file or one for each channel; a folder or ZIP archive that holds one DICOM series; a SimpleITK
+                image or one for each channel; an array ``(Z, Y, X)`` or ``(C, Z, Y, X)``.
             spacing: of an array, (Z, Y, X) in mm.
             covariates: such as ``{"age": 67, "sex": "F"}``, for a model that was trained with some; None for what is
                 missing.
@@ -240,13 +241,17 @@ class Predictor:
         num_parts: int = 1,
         verbose: bool = False,
         clinical: File | None = None,
+        dicom_seg: bool = False,
+        dicom_sr: bool = False,
+        rtstruct: bool = False,
         progress: Callable[[int, int], None] | None = None,
         arguments: dict[str, object] | None = None,
     ) -> FolderResult:
         """Predict every case of a folder; a case that fails is noted and the others go on.
 
         Args:
-            images: files named ``<case>_0000<ending>``, with the ending of the model's training data.
+            images: files named ``<case>_0000<ending>``, with the ending of the model's training data; or a folder,
+                ZIP archive or file of DICOM, each series of images a case.
             output: for segmentations, tables and the manifest; made if it does not exist.
             class_folder: for class files and tables; by default ``output``.
             save_probabilities: also write stock's ``<case>.npz`` and ``<case>.pkl``.
@@ -255,13 +260,15 @@ class Predictor:
             part_id, num_parts: which share of the cases this is, from 0, of how many calls on the folder.
             verbose: tell ``on_message`` how each case went, and where the errors of those that failed came from.
             clinical: table of the cases' covariates (``Names,age,sex``), for a model that was trained with some.
+            dicom_seg, dicom_sr, rtstruct: also write ``<case>_seg.dcm``, ``<case>_sr.dcm`` (a report after TID 1500),
+                ``<case>_rtstruct.dcm``, which refer to the DICOM series.
             progress: called with the number of cases that are done and of all.
             arguments: noted in the manifest as they are.
 
         Raises:
             ImageError: the folder is missing, holds no images, or the same image in two formats.
-            SettingsError: an argument is out of range, the model has covariates and there is no table of them or the
-                other way round, or the table cannot be used.
+            SettingsError: an argument is out of range; DICOM results are asked for and the images are no DICOM; the
+                model has covariates and there is no table of them or the other way round, or the table cannot be used.
             OutputError: the manifest or a table cannot be written.
 
         Examples:
@@ -272,7 +279,7 @@ class Predictor:
         """
         options = FolderOptions(
             save_probabilities, continue_prediction, num_preprocessing_threads, num_export_threads, part_id,
-            num_parts, verbose, None if clinical is None else Path(clinical),
+            num_parts, verbose, None if clinical is None else Path(clinical), dicom_seg, dicom_sr, rtstruct,
         )  # fmt: skip
         return predict_folder(
             self._model, Path(images), Path(output), Path(class_folder or output), options, progress,
@@ -294,6 +301,8 @@ class Predictor:
         if not parts:
             raise ImageError("Predictor: expected an image, found an empty list.")
         paths = [Path(part) for part in parts]
+        if len(paths) == 1 and is_dicom(paths[0], str(self._model.dataset_json["file_ending"])):
+            return read_dicom(one_dicom_case(paths[0], self._model), self._model, with_geometry=True)[0]
         return from_files(paths, self._model, paths[0].name, with_geometry=True)
 
     def _turned_back(self, segmentation: np.ndarray, given: CaseInput) -> tuple[np.ndarray, Geometry]:

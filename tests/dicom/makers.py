@@ -6,6 +6,7 @@ The third axis of the grid is always the normal of the slices (row direction x c
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def series_datasets(
     shared = _shared(patient, modality)
     found = []
     for number, step in enumerate(steps):
-        dataset = _copy(shared)
+        dataset = copy.deepcopy(shared)
         place = np.asarray(origin, float) + step * matrix[:, 2] + step * np.tan(np.deg2rad(tilt)) * matrix[:, 1]
         dataset.SOPInstanceUID = generate_uid()
         dataset.InstanceNumber = len(array) - number if descending else number + 1
@@ -199,7 +200,7 @@ def save(
     paths = []
     for number, dataset in enumerate(datasets, start=first):
         path = folder / names.format(number)
-        save_one(_copy(dataset), path, syntax)
+        save_one(copy.deepcopy(dataset), path, syntax)
         paths.append(path)
     return paths
 
@@ -229,7 +230,7 @@ def save_one(dataset: Dataset, path: Path, syntax: str = "explicit") -> Path:
 
 def localizer(like: Dataset, shape: Sequence[int] = (20, 18)) -> Dataset:
     """A scout view in the series of ``like``: another size, seen from the left."""
-    dataset = _copy(like)
+    dataset = copy.deepcopy(like)
     dataset.SOPInstanceUID, dataset.InstanceNumber = generate_uid(), 0
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
@@ -239,7 +240,7 @@ def localizer(like: Dataset, shape: Sequence[int] = (20, 18)) -> Dataset:
 
 def secondary_capture(like: Dataset) -> Dataset:
     """A screen shot in the study of ``like``, in a series of its own."""
-    dataset = _copy(like)
+    dataset = copy.deepcopy(like)
     dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
     dataset.SeriesInstanceUID, dataset.Modality = generate_uid(), "OT"
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
@@ -249,7 +250,7 @@ def secondary_capture(like: Dataset) -> Dataset:
 
 def dose_report(like: Dataset) -> Dataset:
     """A dose report as some scanners store it: an image of a CT series, with text burned in."""
-    dataset = _copy(like)
+    dataset = copy.deepcopy(like)
     dataset.SOPInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
     dataset.ImageType = ["DERIVED", "SECONDARY", "SCREEN SAVE", "DOSE_INFO"]
     return dataset
@@ -274,7 +275,7 @@ def enhanced_dataset(
         patient=patient,
     )  # fmt: skip
     slices = [slices[number] for number in order]
-    dataset = _copy(slices[0])
+    dataset = copy.deepcopy(slices[0])
     for keyword in (
         "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
         "RescaleIntercept", "RescaleType", "GantryDetectorTilt", "KVP", "AcquisitionNumber",
@@ -340,12 +341,6 @@ def _shared(patient: Patient, modality: str) -> Dataset:
     dataset.StudyID, dataset.SeriesNumber, dataset.AcquisitionNumber = "1", 3, 1
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = generate_uid(), ""
     return dataset
-
-
-def _copy(dataset: Dataset) -> Dataset:
-    copied = Dataset()
-    copied.update({element.tag: element for element in dataset})
-    return copied
 
 
 def _decimal(value: float) -> str:

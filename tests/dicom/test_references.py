@@ -173,6 +173,18 @@ def test_contours_become_masks_with_holes(tmp_path: Path, name: str, edge: float
     assert np.array_equal(read_rtstruct(path, volume)["organ"], expected)
 
 
+def test_a_hole_may_hang_on_its_contour_by_a_line(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", phantom())
+    volume = volume_of(tmp_path / "ct")
+    outer, hole = box(volume, 2, (0.6, 8.4), (1.6, 6.4)), box(volume, 2, (3.6, 5.4), (3.6, 4.4))
+    path = structures(tmp_path / "rt.dcm", {"organ": [np.concatenate([outer, outer[:1], hole[::-1], hole[-1:]])]})
+    expected = np.zeros(phantom().shape, bool)
+    expected[2, 2:7, 1:9] = True
+    expected[2, 4, 4:6] = False
+    found = read_rtstruct(path, volume)["organ"]
+    assert (found ^ expected).sum() <= 1  # a pixel on the line
+
+
 def test_contours_between_pixel_centres_take_none_of_them(tmp_path: Path) -> None:
     write_series(tmp_path / "ct", phantom())
     volume = volume_of(tmp_path / "ct")
@@ -210,20 +222,21 @@ def test_contours_without_area_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_masks_equal_those_that_rt_utils_reads_of_its_own_file(tmp_path: Path) -> None:
     rt_utils = pytest.importorskip("rt_utils", reason="rt-utils, an independent reader and writer, is not installed")
-    write_series(tmp_path / "ct", phantom((5, 12, 12)))
+    # square, since rt-utils 1.2.7 takes the spacing of rows for that of columns
+    write_series(tmp_path / "ct", phantom((5, 12, 12)), spacing=(0.8, 0.8, 2.5))
     volume = volume_of(tmp_path / "ct")
     labels = np.zeros((5, 12, 12), bool)
     labels[1:4, 2:9, 3:11] = True
     labels[2, 4:6, 5:8] = False
     labels[1, 2, 3:6] = False
     made = rt_utils.RTStructBuilder.create_new(dicom_series_path=str(tmp_path / "ct"))
-    made.add_roi(mask=labels.transpose(1, 2, 0), name="organ", use_pin_hole=True)
+    made.add_roi(mask=labels.transpose(1, 2, 0), name="organ", use_pin_hole=False)
     made.save(str(tmp_path / "rt.dcm"))
     theirs = rt_utils.RTStructBuilder.create_from(str(tmp_path / "ct"), str(tmp_path / "rt.dcm"))
     ours = read_rtstruct(tmp_path / "rt.dcm", volume)["organ"]
     independent = theirs.get_roi_mask_by_name("organ").transpose(2, 0, 1)
-    assert np.array_equal(ours, independent) or (ours ^ independent).sum() <= 0.03 * labels.sum()
-    assert (ours ^ labels).sum() <= 0.03 * labels.sum()
+    assert np.array_equal(independent, labels)
+    assert np.array_equal(ours, labels)
 
 
 def test_segmentation_of_a_tilted_series_follows_its_slices(tmp_path: Path) -> None:
@@ -239,13 +252,13 @@ def test_segmentation_of_a_tilted_series_follows_its_slices(tmp_path: Path) -> N
 
 
 def test_segmentation_of_uneven_slices_goes_to_the_nearest(tmp_path: Path) -> None:
-    files = write_series(tmp_path / "ct", phantom(), distances=[0, 2, 4, 6, 9, 12])
+    files = write_series(tmp_path / "ct", phantom(), distances=[0, 2, 4, 6, 10, 14])
     volume = volume_of(tmp_path / "ct")
     labels = np.zeros((6, 9, 11), np.uint8)
     for z in range(1, 5):
         labels[z, z : z + 2, 2:8] = 1
     found = read_segmentation(write_seg(tmp_path / "seg.dcm", files, labels, names=("organ",)), volume)["organ"]
-    assert np.array_equal(found, labels[[0, 1, 2, 3, 4, 4, 5]] == 1)  # every 2 mm
+    assert np.array_equal(found, labels[[0, 1, 2, 3, 3, 4, 4, 5]] == 1)  # every 2 mm
 
 
 def test_segmentation_of_another_grid_is_resampled_and_named(tmp_path: Path) -> None:
