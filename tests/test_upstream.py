@@ -629,6 +629,7 @@ def test_batches_name_their_cases(nnunet: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(batch["keys"]) == 2 and set(map(str, batch["keys"])) <= set(toy.TRAINING)
 
 
+@covers("split_4d_nifti")
 def test_split_4d_nifti_writes_one_file_a_volume(tmp_path: Path) -> None:
     volumes = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(volume) for volume in volumes])
