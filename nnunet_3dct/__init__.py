@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnunet_3dct.data.convert.convert import convert_dataset
     from nnunet_3dct.data.dataset_check import check_dataset
     from nnunet_3dct.dicom.results import write_dicom_seg
     from nnunet_3dct.errors import (
@@ -62,6 +63,7 @@ __all__ = [
     "calibrate",
     "check_dataset",
     "compare",
+    "convert_dataset",
     "cross_validate",
     "evaluate_classification",
     "evaluate_segmentation",
@@ -89,6 +91,7 @@ _HOMES = {
     "calibrate": "evaluation.calibration",
     "check_dataset": "data.dataset_check",
     "compare": "evaluation.comparison",
+    "convert_dataset": "data.convert.convert",
     "cross_validate": "evaluation.crossval",
     "evaluate_classification": "evaluation.classification",
     "evaluate_segmentation": "evaluation.segmentation",

@@ -38,6 +38,7 @@ class NiftiHeader:
         pixdim: voxel size (x, y, z) as it is stored.
         unit: of ``pixdim``: ``mm``, ``meter``, ``micron`` or ``unknown``.
         affine: 4x4, from voxel indices to patient coordinates in mm (right, anterior, superior).
+        scaled: whether stored values are rescaled by a slope or intercept.
     """
 
     version: int
@@ -47,6 +48,7 @@ class NiftiHeader:
     pixdim: tuple[float, ...]
     unit: str
     affine: np.ndarray
+    scaled: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -83,7 +85,8 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     if math.prod(shape) <= 0 or min(shape, default=0) <= 0:
         raise ImageError(f"{path}: expected an image, found a header with shape {shape}, without voxels.")
     pixdim = tuple(float(value) for value in raw["pixdim"][1 : 1 + min(3, len(shape))])
-    return NiftiHeader(2 if isinstance(raw, nib.Nifti2Header) else 1, shape, dtype, offset, pixdim, unit, affine)
+    version = 2 if isinstance(raw, nib.Nifti2Header) else 1
+    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, _is_scaled(raw))
 
 
 @contextlib.contextmanager
@@ -134,6 +137,14 @@ def _header(start: bytes) -> nib.Nifti1Header:
     if start[4:6] in (b"n+", b"ni"):
         return nib.Nifti2Header(start[:540], check=False)
     return nib.Nifti1Header(start[:348], check=False)
+
+
+def _is_scaled(raw: nib.Nifti1Header) -> bool:
+    try:
+        slope, intercept = raw.get_slope_inter()
+    except HeaderDataError:  # an infinite one
+        return True
+    return (slope or 1.0, intercept or 0.0) != (1.0, 0.0)
 
 
 def _affine(raw: nib.Nifti1Header) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from nnunet_3dct import upstream
@@ -128,3 +129,16 @@ def test_preprocessed_cases_are_listed_and_loaded(preprocessed: Path, configurat
     data, segmentation, previous, properties = dataset_class(folder).load_case(toy.CASES[0])
     assert np.asarray(data[:]).ndim == 4 and np.asarray(segmentation[:]).shape == np.asarray(data[:]).shape
     assert previous is None and "spacing" in properties
+
+
+@covers("split_4d_nifti")
+def test_split_4d_nifti_writes_one_file_a_volume(tmp_path: Path) -> None:
+    volumes = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(volume) for volume in volumes])
+    SimpleITK.WriteImage(image, str(tmp_path / "case.nii.gz"))
+    (tmp_path / "out").mkdir()
+    upstream.split_4d_nifti(str(tmp_path / "case.nii.gz"), str(tmp_path / "out"))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["case_0000.nii.gz", "case_0001.nii.gz"]
+    for name, volume in zip(names, volumes, strict=True):
+        assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out" / name))), volume)
