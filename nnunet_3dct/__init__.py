@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnunet_3dct.data.dataset_check import check_dataset
+    from nnunet_3dct.data.checks.dataset import check_dataset
     from nnunet_3dct.errors import (
         CheckpointError,
         ClassLabelsError,
@@ -84,7 +84,7 @@ _HOMES = {
     "TrainingError": "errors",
     "average_classes": "evaluation.averaging",
     "calibrate": "evaluation.calibration",
-    "check_dataset": "data.dataset_check",
+    "check_dataset": "data.checks.dataset",
     "compare": "evaluation.comparison",
     "cross_validate": "evaluation.crossval",
     "evaluate_classification": "evaluation.classification",

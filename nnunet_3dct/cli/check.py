@@ -69,7 +69,7 @@ def _report_dataset(args: argparse.Namespace, num_classes: int | None) -> int:
     """Print the state of a dataset; returns the number of problems."""
     from tqdm import tqdm
 
-    from nnunet_3dct.data.dataset_check import check_dataset
+    from nnunet_3dct.data.checks.dataset import check_dataset
     from nnunet_3dct.paths import find_raw_dataset
     from nnunet_3dct.upstream import default_num_processes
 

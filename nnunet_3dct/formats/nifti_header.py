@@ -38,6 +38,7 @@ class NiftiHeader:
         pixdim: voxel size (x, y, z) as it is stored.
         unit: of ``pixdim``: ``mm``, ``meter``, ``micron`` or ``unknown``.
         affine: 4x4, from voxel indices to patient coordinates in mm (right, anterior, superior).
+        qform, sform: the two matrices that a header can state, each 4x4 like ``affine``; None for one that it does not.
     """
 
     version: int
@@ -47,6 +48,8 @@ class NiftiHeader:
     pixdim: tuple[float, ...]
     unit: str
     affine: np.ndarray
+    qform: np.ndarray | None = None
+    sform: np.ndarray | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -83,7 +86,8 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     if math.prod(shape) <= 0 or min(shape, default=0) <= 0:
         raise ImageError(f"{path}: expected an image, found a header with shape {shape}, without voxels.")
     pixdim = tuple(float(value) for value in raw["pixdim"][1 : 1 + min(3, len(shape))])
-    return NiftiHeader(2 if isinstance(raw, nib.Nifti2Header) else 1, shape, dtype, offset, pixdim, unit, affine)
+    version = 2 if isinstance(raw, nib.Nifti2Header) else 1
+    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, *_stated_forms(raw))
 
 
 @contextlib.contextmanager
@@ -134,6 +138,14 @@ def _header(start: bytes) -> nib.Nifti1Header:
     if start[4:6] in (b"n+", b"ni"):
         return nib.Nifti2Header(start[:540], check=False)
     return nib.Nifti1Header(start[:348], check=False)
+
+
+def _stated_forms(raw: nib.Nifti1Header) -> tuple[np.ndarray | None, np.ndarray | None]:
+    try:
+        with np.errstate(invalid="ignore"):
+            return raw.get_qform(coded=True)[0], raw.get_sform(coded=True)[0]
+    except (HeaderDataError, ValueError):  # a quaternion or voxel sizes that cannot be
+        return None, raw.get_sform(coded=True)[0]
 
 
 def _affine(raw: nib.Nifti1Header) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""A small picture of an image's content that survives resampling, another order of storage and other intensities.
+
+The image is turned to the patient's axes, averaged over a grid of equal boxes over its field of view, and freed of
+offset and scale. Two copies of one image correlate above 0.99 whatever the voxel size; different patients do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+GRID = 20  # boxes along each axis
+
+
+def signature(image: np.ndarray, direction: Sequence[float]) -> np.ndarray:
+    """Signature ``(GRID, GRID, GRID)`` of an image, float32, with the mean 0 and the length 1 (0 if it is constant).
+
+    Axes run towards the patient's head, back and left, as far as the direction says.
+
+    Args:
+        image: ``(Z, Y, X)``.
+        direction: nine cosines row by row, as in :class:`~nnunet_3dct.formats.geometry.Geometry`.
+    """
+    boxes = image.astype(np.float32)
+    for axis in np.argsort(image.shape)[::-1]:  # the longest first, which leaves least to do
+        boxes = np.moveaxis(np.tensordot(averaging(image.shape[axis]), boxes, axes=(1, axis)), 0, axis)
+    boxes = _to_patient_axes(boxes, direction)
+    boxes = boxes - boxes.mean(dtype=np.float64)
+    length = float(np.linalg.norm(boxes))
+    return (boxes / length if length > 0 else boxes).astype(np.float32)
+
+
+def averaging(size: int) -> np.ndarray:
+    """Matrix ``(GRID, size)`` that averages voxels over equal boxes, voxels at a border by the part that lies inside."""
+    edges = np.linspace(0, size, GRID + 1)
+    voxels = np.arange(size)
+    inside = np.minimum(edges[1:, None], voxels + 1) - np.maximum(edges[:-1, None], voxels)
+    return (np.clip(inside, 0, None) * GRID / size).astype(np.float32)
+
+
+def _to_patient_axes(boxes: np.ndarray, direction: Sequence[float]) -> np.ndarray:
+    cosines = np.reshape(direction, (3, 3))
+    order: list[int] = []
+    for row in range(3):  # the patient's x, y, z
+        left = [axis for axis in range(3) if axis not in order]
+        order.append(max(left, key=lambda axis: abs(float(cosines[row, axis]))))
+    turned = boxes.transpose(2, 1, 0).transpose(order)
+    flips = tuple(slice(None, None, -1 if cosines[row, order[row]] < 0 else 1) for row in range(3))
+    return turned[flips].transpose(2, 1, 0)
