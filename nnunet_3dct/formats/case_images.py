@@ -94,7 +94,7 @@ class PlainCopies:
 
 
 def _decompressed(path: Path, folder: Path, reader: Reader | None) -> Path:
-    """A whole, plain copy with the same name in ``folder``, which ITK reads by its content; the file itself where it is plain."""
+    """A whole, plain copy of the same name in ``folder``, read by its content; the file itself where it is plain."""
     if not path.name.lower().endswith(".nii.gz") or not path.is_file() or not is_gzip(path):
         check_image_file(path, reader=reader)
         return path

@@ -53,8 +53,10 @@ def check_class_counts(labels: ClassLabels, training: Sequence[str], splits: Pat
         yield Finding(
             SUBJECT,
             "warning",
-            f"fewer training cases than nnU-Net's {FOLDS} folds: {text} ({shown(named)}). Some folds validate without the "
-            "class, so its scores come from few cases. Add cases, join classes, or take fewer folds (nnUNet3DCT_splits -k).",
+            f"fewer training cases than nnU-Net's {FOLDS} folds: {text} ({shown(named)}). Some folds validate without "
+            "the "
+            "class, so its scores come from few cases. Add cases, join classes, or take fewer folds "
+            "(nnUNet3DCT_splits -k).",
         )
     present = [n for n in counts if n]
     if len(present) > 1 and max(present) >= UNEVEN * min(present):
@@ -69,7 +71,8 @@ def check_class_counts(labels: ClassLabels, training: Sequence[str], splits: Pat
         yield Finding(
             SUBJECT,
             "note" if len(unknown) <= 0.5 * len(training) else "warning",
-            f"{len(unknown)} training cases have no known class (-1) and train the segmentation alone: {shown(unknown)}.",
+            f"{len(unknown)} training cases have no known class (-1) and train the segmentation alone: "
+            f"{shown(unknown)}.",
         )
     if splits.is_file():
         try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from nnunet_3dct.data.checks.case import CaseCheck, check_case
 from nnunet_3dct.data.checks.cases import TEST, TRAINING, VALIDATION, CheckedCase, CheckedCases
@@ -25,7 +24,6 @@ from nnunet_3dct.data.checks.targets import check_planned_structures, check_stru
 from nnunet_3dct.data.dataset_tables import check_dataset_tables, searched_folders
 from nnunet_3dct.data.raw_cases import RawCase, find_raw_cases
 from nnunet_3dct.formats.dataset_json import num_channels, read_dataset_json
-from nnunet_3dct.formats.image_readers import DatasetJson
 from nnunet_3dct.paths import PREPROCESSED, SPLITS_FILE, is_set, nnunet_folder
 
 Progress = Callable[..., Iterable[CaseCheck]]

@@ -30,7 +30,8 @@ def check_duplicates(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "problem",
-            f"{len(across)} images are in two parts of the dataset under different names: {_listed(across, True)}. A case "
+            f"{len(across)} images are in two parts of the dataset under different names: {_listed(across, True)}. A "
+            "case "
             "that was trained on cannot test: keep each in one part.",
             _names(across),
         )
@@ -38,8 +39,10 @@ def check_duplicates(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(within)} images are there twice under different names: {_listed(within, False)}. A case counts twice, and "
-            "folds that train on the one and validate on the other are no test. Keep one, or state one patient for both "
+            f"{len(within)} images are there twice under different names: {_listed(within, False)}. A case counts "
+            "twice, and "
+            "folds that train on the one and validate on the other are no test. Keep one, or state one patient for "
+            "both "
             "(column Patient of classification.csv) and write the splits by nnUNet3DCT_splits.",
             _names(within),
         )

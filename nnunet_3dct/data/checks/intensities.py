@@ -44,7 +44,7 @@ def looks_like_bytes(values: Intensities) -> bool:
 
 
 def looks_raw(values: Intensities) -> bool:
-    """Whether intensities are stored values without the scanner's intercept: nothing is below 0, soft tissue at 1000."""
+    """Whether intensities are stored values without the scanner's intercept, with soft tissue at about 1000."""
     return values.minimum >= 0 and values.maximum > 255 and (values.p50 > 400 or values.maximum > 1500)
 
 
@@ -74,7 +74,7 @@ def _blank(cases: CheckedCases) -> Iterator[Finding]:
     found = [
         (case.case, measured.intensities)
         for case, measured in cases.measured()
-        if 1 < measured.intensities.slices
+        if measured.intensities.slices > 1
         and measured.intensities.blank_slices >= max(2, BLANK_SHARE * measured.intensities.slices)
     ]
     if found:

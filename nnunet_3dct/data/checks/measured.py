@@ -120,7 +120,7 @@ def measure(image: np.ndarray, grid: Geometry, file: Path, label: np.ndarray | N
 
 def find_structures(label: np.ndarray) -> dict[int, Structure]:
     """Voxels and box of every label above 0 of a volume of whole numbers."""
-    small = label.astype(np.uint8 if 0 <= label.min() and label.max() < 256 else np.int32)
+    small = label.astype(np.uint8 if label.min() >= 0 and label.max() < 256 else np.int32)
     counts = np.bincount(small.ravel())
     return {
         number: Structure(int(counts[number]), tuple(s.start for s in box), tuple(s.stop - 1 for s in box))

@@ -67,7 +67,8 @@ def _forms(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "problem" if turned else "warning",
-            f"sform and qform of the NIfTI header disagree in {len(names)} cases, so that {consequence}: {shown(names)}; "
+            f"sform and qform of the NIfTI header disagree in {len(names)} cases, so that {consequence}: "
+            f"{shown(names)}; "
             f"in {names[0]}: {'; '.join(found[0][1].forms)} (expected is the qform's). Write the image again with one "
             "geometry, after a look at which is right.",
             tuple(names),

@@ -67,7 +67,8 @@ def _by_factor(
     yield Finding(
         SUBJECT,
         "warning",
-        f"{what} (x, y, z) far from that of the other cases, {' x '.join(f'{value:.4g}' for value in middle)} {unit} in "
+        f"{what} (x, y, z) far from that of the other cases, {' x '.join(f'{value:.4g}' for value in middle)} {unit} "
+        "in "
         f"the middle: {_listed(texts, len(found))}. Check unit and header, or whether the case belongs here.",
         tuple(measured[n][0].case for n in found),
     )

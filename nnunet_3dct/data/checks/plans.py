@@ -86,10 +86,14 @@ def check_batch_sizes(configurations: Sequence[Configuration], training_cases: i
         yield Finding(
             SUBJECT,
             "warning",
-            f"batch size below {ENOUGH}: {', '.join(f'{c.batch} in {c.title}' for c in small)}. With so few cases a step the "
-            "class head sees few of each class and learns badly. Plan again with more memory, `nnUNetv2_plan_experiment "
-            "-d DATASET -gpu_memory_target GB -overwrite_plans_name NAME`, or make the patch smaller: in the plans file add "
-            f'a configuration {{"inherits_from": "{small[0].name}", "batch_size": {ENOUGH}, "patch_size": [...]}} and train '
+            f"batch size below {ENOUGH}: {', '.join(f'{c.batch} in {c.title}' for c in small)}. With so few cases a "
+            "step the "
+            "class head sees few of each class and learns badly. Plan again with more memory, "
+            "`nnUNetv2_plan_experiment "
+            "-d DATASET -gpu_memory_target GB -overwrite_plans_name NAME`, or make the patch smaller: in the plans "
+            "file add "
+            f'a configuration {{"inherits_from": "{small[0].name}", "batch_size": {ENOUGH}, "patch_size": [...]}} and '
+            "train "
             "with its name. Heads that are fitted on whole cases after the training do not depend on it.",
         )
     large = [c for c in configurations if c.batch > training_cases > 0 and len(c.patch) == 3]

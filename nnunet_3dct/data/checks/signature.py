@@ -32,7 +32,7 @@ def signature(image: np.ndarray, direction: Sequence[float]) -> np.ndarray:
 
 
 def averaging(size: int) -> np.ndarray:
-    """Matrix ``(GRID, size)`` that averages voxels over equal boxes, voxels at a border by the part that lies inside."""
+    """Matrix ``(GRID, size)`` that averages voxels over equal boxes, a voxel on a border by its part inside."""
     edges = np.linspace(0, size, GRID + 1)
     voxels = np.arange(size)
     inside = np.minimum(edges[1:, None], voxels + 1) - np.maximum(edges[:-1, None], voxels)

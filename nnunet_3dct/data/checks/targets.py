@@ -26,7 +26,8 @@ def check_structures(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(empty)} label volumes are empty: {shown(empty)}: no voxel of {_names(cases)}. Where a case really has "
+            f"{len(empty)} label volumes are empty: {shown(empty)}: no voxel of {_names(cases)}. Where a case really "
+            "has "
             "none, its class rests on nothing; else the mask is lost or belongs to another grid.",
             tuple(empty),
         )
@@ -37,7 +38,8 @@ def check_structures(cases: CheckedCases) -> Iterator[Finding]:
             yield Finding(
                 SUBJECT,
                 "warning",
-                f"{name} (label {label} of dataset.json) is in no training case, so it cannot be learned. Correct the masks, or "
+                f"{name} (label {label} of dataset.json) is in no training case, so it cannot be learned. Correct the "
+                "masks, or "
                 "take the label out of dataset.json.",
             )
     without = [
@@ -49,7 +51,8 @@ def check_structures(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(without)} training cases have no voxel of the target, the labels that carry the class: {shown(without)}. "
+            f"{len(without)} training cases have no voxel of the target, the labels that carry the class: "
+            f"{shown(without)}. "
             "They add nothing to the class loss. Complete the masks, or set their class to -1.",
             tuple(without),
         )
@@ -91,7 +94,8 @@ def _vanishing(cases: CheckedCases, configuration: Configuration) -> Iterator[Fi
             "plan",
             "warning",
             f"{name} vanishes at the planned voxel size of {configuration.title} ({size} mm) in {len(names)} cases: "
-            f"{shown(names)}. No patch can show it. Plan finer voxels (-overwrite_target_spacing), or leave the configuration "
+            f"{shown(names)}. No patch can show it. Plan finer voxels (-overwrite_target_spacing), or leave the "
+            "configuration "
             "out.",
             tuple(names),
         )
@@ -133,8 +137,10 @@ def _too_large(cases: CheckedCases, configuration: Configuration) -> Iterator[Fi
         yield Finding(
             "plan",
             "warning",
-            f"the target does not fit the patch of {configuration.title} ({' x '.join(map(str, patch))} voxels z, y, x) in "
-            f"{len(names)} cases: {shown(names)}; {largest} voxels in {names[0]}. A patch then shows a part of what carries the "
+            f"the target does not fit the patch of {configuration.title} ({' x '.join(map(str, patch))} voxels z, y, "
+            "x) in "
+            f"{len(names)} cases: {shown(names)}; {largest} voxels in {names[0]}. A patch then shows a part of what "
+            "carries the "
             "class. Plan a larger patch (-gpu_memory_target) or larger voxels, choose the lesion alone as target "
             "(NNUNETV2_MT_TARGET_LABELS), or take a head that is fitted on whole cases.",
             tuple(names),
