@@ -7,6 +7,7 @@ of the network.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class PreparedCase:
         properties: what export needs.
         constant: whether the image is without content.
         covariates: of the case; None for a model without.
+        files: of the image, one a channel; empty for one in memory.
     """
 
     case: str
@@ -46,6 +48,7 @@ class PreparedCase:
     properties: dict[str, Any]
     constant: bool
     covariates: Covariates | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class CaseAnswer:
         properties: what export needs.
         class_file: complete but for the voxels of the target, see :func:`note_target`.
         constant: whether the image is without content.
+        files: of the image, one a channel; empty for one in memory.
     """
 
     case: str
@@ -67,6 +71,7 @@ class CaseAnswer:
     properties: dict[str, Any]
     class_file: ClassFile
     constant: bool
+    files: tuple[Path, ...] = ()
 
 
 def prepare(model: TrainedModel, given: CaseInput, covariates: Covariates | None = None) -> PreparedCase:
@@ -91,7 +96,7 @@ def prepare(model: TrainedModel, given: CaseInput, covariates: Covariates | None
         given.image, given.properties, model.plans_manager, model.configuration_manager, model.dataset_json,
         model.device,
     )  # fmt: skip
-    return PreparedCase(given.case, data, given.properties, is_constant(given.image), covariates)
+    return PreparedCase(given.case, data, given.properties, is_constant(given.image), covariates, given.files)
 
 
 def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
@@ -121,7 +126,9 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
     if remarks:
         content["unusual"] = [*content.get("unusual", []), *remarks]
     _review_unusual(content)
-    return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
+    return CaseAnswer(
+        prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant, prepared.files
+    )
 
 
 def segment(model: TrainedModel, answer: CaseAnswer) -> np.ndarray:

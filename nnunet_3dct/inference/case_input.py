@@ -29,12 +29,14 @@ class CaseInput:
         image: ``(C, Z, Y, X)``, float32.
         properties: of the reader, with ``spacing`` (Z, Y, X) in mm.
         geometry: grid of the file or image; None for an array and where nobody asked.
+        files: that it was read from, one a channel; empty for an image in memory.
     """
 
     case: str
     image: np.ndarray
     properties: dict[str, Any]
     geometry: Geometry | None = None
+    files: tuple[Path, ...] = ()
 
 
 def from_files(files: Sequence[Path], model: TrainedModel, case: str, *, with_geometry: bool = False) -> CaseInput:
@@ -46,7 +48,7 @@ def from_files(files: Sequence[Path], model: TrainedModel, case: str, *, with_ge
     reader = model.plans_manager.image_reader_writer_class()
     image, properties = read_case_images(files, reader, model.num_channels, case)
     geometry = read_geometry(files[0], reader=reader) if with_geometry else None
-    return CaseInput(case, image, properties, geometry)
+    return CaseInput(case, image, properties, geometry, tuple(files))
 
 
 def from_images(images: Sequence[SimpleITK.Image], model: TrainedModel) -> CaseInput:

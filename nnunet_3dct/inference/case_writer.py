@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 
 from nnunet_3dct.errors import EvaluationError, ImageError
+from nnunet_3dct.evaluation.label_measurements import measure_case
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.class_files import ClassFile, class_file_path, read_class_file, write_class_file
 from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
+from nnunet_3dct.formats.measurement_files import measurement_path, read_measurements, write_measurements
 from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
 from nnunet_3dct.inference.explanation import write_evidence
 from nnunet_3dct.inference.model import TrainedModel
@@ -99,6 +101,9 @@ class CaseWriter:
                 plans, path = self.model.plans_manager, evidence_path(folder, PLAIN_NAME, self.ending)
                 write_evidence(answer.evidence, answer.properties, plans, path, self.ending)
                 check_image_file(path)
+            if answer.files:
+                measured = measure_case(written, answer.files, self.model.dataset_json, case, self._reader)
+                write_measurements(measured, measurement_path(folder, PLAIN_NAME))
             write_class_file(content, classes, case)
             self._remove(case)
             class_file_path(classes, case).replace(class_file_path(self.class_folder, case))
@@ -134,6 +139,7 @@ class CaseWriter:
         for suffix in (".npz", ".pkl"):
             (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
         evidence_path(self.output_folder, case, self.ending).unlink(missing_ok=True)
+        measurement_path(self.output_folder, case).unlink(missing_ok=True)
 
     def exists(self, case: str) -> bool:
         """Whether there is anything of the case."""
@@ -147,6 +153,7 @@ class CaseWriter:
             check_image_file(self._segmentation(self.output_folder, case), reader=self._reader)
             if read_class_file(class_file_path(self.class_folder, case)).probabilities is None:
                 return False
+            read_measurements(measurement_path(self.output_folder, case))
             if self.model.options.explain:
                 check_image_file(evidence_path(self.output_folder, case, self.ending))
             if self.save_probabilities:

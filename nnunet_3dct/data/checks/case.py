@@ -6,22 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-import SimpleITK
 
 from nnunet_3dct.data.checks.measured import Measured, measure
 from nnunet_3dct.data.raw_cases import RawCase
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.case_images import PlainCopies
-from nnunet_3dct.formats.geometry import Geometry, attempt
+from nnunet_3dct.formats.geometry import Geometry
 from nnunet_3dct.formats.image_files import (
     check_case_content,
     check_label_fits_image,
     read_geometry,
+    read_voxels,
     unpacked_under_a_compressed_name,
 )
-from nnunet_3dct.formats.image_readers import reads_with_nibabel
 from nnunet_3dct.formats.label_values import Rounding, read_whole_labels
 
 
@@ -70,7 +68,7 @@ def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: st
                 label = _check_labels(files, plain, allowed, reader, copies, result)
                 label = label if fits else None
         if result.grid is not None and len(result.grid.size) == 3 and result.grid.channels == 1:
-            values = _read_voxels(images[0], reader)
+            values = read_voxels(images[0], reader)
             result.measured = measure(values, result.grid, images[0], label)
     result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
     return result
@@ -125,11 +123,3 @@ def _rounded_down(files: RawCase, rounding: Rounding | None) -> Iterator[str]:
             f"{rounding.example:.7g}, and nnU-Net's preprocessing cuts them down to the label below. Write the "
             "volume with whole numbers."
         )
-
-
-def _read_voxels(path: Path, reader: str | None) -> np.ndarray:
-    """Voxels ``(Z, Y, X)`` of one channel, of the type in the file."""
-    if reads_with_nibabel(reader):
-        return np.asarray(nib.load(path).dataobj).transpose()  # type: ignore[attr-defined]
-    values: np.ndarray = SimpleITK.GetArrayFromImage(attempt(lambda: SimpleITK.ReadImage(str(path)), path))
-    return values.reshape(values.shape[-3:]) if values.ndim > 3 else values
