@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class DatasetCheck:
         findings: all that was found, problems first within each subject.
         read: one line for each table that was read: class labels, splits.
         cases: what was compared; None where dataset.json cannot be used.
+        seconds: that the check took.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class DatasetCheck:
     findings: list[Finding]
     read: list[str]
     cases: CheckedCases | None = field(default=None, repr=False)
+    seconds: float = 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -113,6 +116,7 @@ def check_dataset(
         >>> result.ok and result.num_cases == result.num_training + result.num_held_out
         True
     """
+    start = time.perf_counter()
     folder = Path(folder)
     description, problems = read_dataset_json(folder)
     findings = _problems("dataset.json", problems)
@@ -147,7 +151,9 @@ def check_dataset(
         findings += subject(cases)
     findings += _planned(folder, cases)
     findings = with_named_cases(findings, [case.case for case in cases.all])
-    return DatasetCheck(folder, len(found.training), len(found.held_out), findings, read.read, cases)
+    return DatasetCheck(
+        folder, len(found.training), len(found.held_out), findings, read.read, cases, time.perf_counter() - start
+    )
 
 
 def preprocessed_folder(folder: Path) -> Path | None:

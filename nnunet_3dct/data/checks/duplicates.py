@@ -12,7 +12,7 @@ from nnunet_3dct.data.checks.findings import Finding, shown
 from nnunet_3dct.data.checks.signature import GRID
 
 SUBJECT = "leaks"
-SAME = 0.98  # correlation of signatures
+SAME, MAYBE = 0.7, 0.5  # correlation of signatures; on half their grid
 COARSE = GRID // 2
 
 
@@ -88,7 +88,7 @@ def equal_pairs(signatures: Sequence[np.ndarray]) -> list[tuple[int, int, str]]:
     pairs: dict[tuple[int, int], tuple[float, str]] = {}
     for order, signs in _turns():
         turned = _unit(_turn(coarse, order, signs).reshape(len(fine), -1))
-        for first, second in np.argwhere(np.triu(rows @ turned.T, 1) > SAME - 0.06):
+        for first, second in np.argwhere(np.triu(rows @ turned.T, 1) > MAYBE):
             whole = _unit(_turn(fine[second : second + 1], order, signs).reshape(1, -1))[0]
             value = float(_unit(fine[first].reshape(1, -1))[0] @ whole)
             key = int(first), int(second)

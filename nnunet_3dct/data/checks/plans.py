@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Configuration:
         batch: patches in a training step.
         spacing: planned voxel size in mm along the same axes; a 2D configuration has two.
         axes: axis of the image (z, y, x) that each of nnU-Net's three planned axes is.
+        architecture: of the network, as nnU-Net's plans name it.
     """
 
     plans: str
@@ -35,6 +36,7 @@ class Configuration:
     batch: int
     spacing: tuple[float, ...]
     axes: tuple[int, ...]
+    architecture: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def title(self) -> str:
@@ -123,6 +125,7 @@ def _configuration(plans: str, content: dict[str, Any], name: str, entries: dict
         int(entries["batch_size"]),
         tuple(float(size) for size in entries["spacing"]),
         tuple(int(axis) for axis in content.get("transpose_forward", (0, 1, 2))),
+        entries.get("architecture", {}),
     )
 
 

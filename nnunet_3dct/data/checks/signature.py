@@ -1,7 +1,12 @@
 """A small picture of an image's content that survives resampling, another order of storage and other intensities.
 
-The image is turned to the patient's axes, averaged over a grid of equal boxes over its field of view, and freed of
-offset and scale. Two copies of one image correlate above 0.99 whatever the voxel size; different patients do not.
+The image is turned to the patient's axes, averaged over a grid of equal boxes over its field of view, and freed of what
+patients have in common: everywhere the mean of the surroundings is taken away, and what is left is divided by their
+spread, so that the border between body and air counts no more than a faint vessel. Offset and scale go with it.
+
+Measured with copies of other voxel size (factors 0.6 to 2, nearest neighbour among them) or cut-off intensities: copies
+of 51 voxels a side correlate by 0.87 and more, of hippocampi of 35x50x36 voxels by 0.73, of stacks of 8 slices by 0.65;
+different images by 0.34, 0.60 (all hippocampi look alike) and 0.39 at most, over all ways to turn them.
 """
 
 from __future__ import annotations
@@ -9,8 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 GRID = 20  # boxes along each axis
+SURROUNDINGS = 5  # boxes along each axis
+FAINTEST = 0.1  # spread of the surroundings that is still taken for content, as a share of the image's
 
 
 def signature(image: np.ndarray, direction: Sequence[float]) -> np.ndarray:
@@ -27,6 +35,11 @@ def signature(image: np.ndarray, direction: Sequence[float]) -> np.ndarray:
         boxes = np.moveaxis(np.tensordot(averaging(image.shape[axis]), boxes, axes=(1, axis)), 0, axis)
     boxes = _to_patient_axes(boxes, direction)
     boxes = boxes - boxes.mean(dtype=np.float64)
+    faintest = FAINTEST * float(boxes.std())
+    boxes = boxes - ndimage.uniform_filter(boxes, SURROUNDINGS, mode="nearest")
+    spread = np.sqrt(ndimage.uniform_filter(boxes**2, SURROUNDINGS, mode="nearest"))
+    boxes = np.divide(boxes, spread + faintest, out=np.zeros_like(boxes), where=spread > 0)
+    boxes = boxes - boxes.mean()
     length = float(np.linalg.norm(boxes))
     return (boxes / length if length > 0 else boxes).astype(np.float32)
 
