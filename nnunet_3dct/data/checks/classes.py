@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nnunet_3dct.data.checks.findings import Finding, shown
+from nnunet_3dct.data.checks.findings import Finding, count, shown
 from nnunet_3dct.data.splits import FOLDS, folds_without_class, read_splits
 from nnunet_3dct.errors import ClassLabelsError, SettingsError
 from nnunet_3dct.formats.class_labels import ClassLabels, check_class_labels, read_labels_in
@@ -71,7 +71,7 @@ def check_class_counts(labels: ClassLabels, training: Sequence[str], splits: Pat
         yield Finding(
             SUBJECT,
             "note" if len(unknown) <= 0.5 * len(training) else "warning",
-            f"{len(unknown)} training cases have no known class (-1) and train the segmentation alone: "
+            f"no known class (-1) for {count(len(unknown), 'training case')}, which train the segmentation alone: "
             f"{shown(unknown)}.",
         )
     if splits.is_file():

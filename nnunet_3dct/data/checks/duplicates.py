@@ -8,11 +8,11 @@ from itertools import permutations, product
 import numpy as np
 
 from nnunet_3dct.data.checks.cases import PARTS, CheckedCase, CheckedCases
-from nnunet_3dct.data.checks.findings import Finding, shown
+from nnunet_3dct.data.checks.findings import Finding, count, shown
 from nnunet_3dct.data.checks.signature import GRID
 
 SUBJECT = "leaks"
-SAME, MAYBE = 0.7, 0.5  # correlation of signatures; on half their grid
+SAME, MAYBE = 0.66, 0.4  # correlation of signatures; on half their grid
 COARSE = GRID // 2
 
 
@@ -30,7 +30,8 @@ def check_duplicates(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "problem",
-            f"{len(across)} images are in two parts of the dataset under different names: {_listed(across, True)}. A "
+            f"the same image in two parts of the dataset under different names, {count(len(across), 'pair')}: "
+            f"{_listed(across, True)}. A "
             "case "
             "that was trained on cannot test: keep each in one part.",
             _names(across),
@@ -39,7 +40,8 @@ def check_duplicates(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(within)} images are there twice under different names: {_listed(within, False)}. A case counts "
+            f"the same image twice under different names, {count(len(within), 'pair')}: {_listed(within, False)}. A "
+            "case counts "
             "twice, and "
             "folds that train on the one and validate on the other are no test. Keep one, or state one patient for "
             "both "
@@ -68,7 +70,7 @@ def check_patients(cases: CheckedCases, patients: Mapping[str, str]) -> Iterator
         yield Finding(
             SUBJECT,
             "problem",
-            f"{len(split)} patients are in two parts of the dataset: {'; '.join(texts[:6])}"
+            f"one patient in two parts of the dataset, {count(len(split), 'patient')}: {'; '.join(texts[:6])}"
             f"{f' and {len(texts) - 6} more' if len(texts) > 6 else ''}. What was learned of a patient is no news in "
             "another case of the same: move all cases of a patient to one part.",
             tuple(case.case for group in split for case in group),

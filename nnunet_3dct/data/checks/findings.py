@@ -36,6 +36,11 @@ def shown(cases: Sequence[str], limit: int = 6) -> str:
     return listing(list(cases), limit)
 
 
+def count(number: int, what: str) -> str:
+    """Number and noun, such as ``1 case`` and ``2 cases``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def with_named_cases(findings: Iterable[Finding], known: Sequence[str]) -> list[Finding]:
     """The findings, those without cases with the ones whose names stand in their text.
 

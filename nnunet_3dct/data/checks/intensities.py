@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from nnunet_3dct.data.checks.cases import CheckedCases
-from nnunet_3dct.data.checks.findings import Finding, shown
+from nnunet_3dct.data.checks.findings import Finding, count, shown
 from nnunet_3dct.data.checks.measured import Intensities
 
 SUBJECT = "intensities"
@@ -83,7 +83,8 @@ def _blank(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(names)} cases end in blank slices: {shown(names)}; in {names[0]} the last {first.blank_slices} of "
+            f"blank slices at the end of {count(len(names), 'case')}: {shown(names)}; in {names[0]} the last "
+            f"{first.blank_slices} of "
             f"{first.slices}. A truncated file that some program read and saved again looks like this. Compare with "
             "the source, or crop the slices away.",
             tuple(names),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nnunet_3dct.data.checks.cases import CheckedCases
-from nnunet_3dct.data.checks.findings import Finding, shown
+from nnunet_3dct.data.checks.findings import Finding, count, shown
 
 SUBJECT = "orientation"
 
@@ -32,7 +32,8 @@ def _axes(cases: CheckedCases) -> Iterator[Finding]:
     yield Finding(
         SUBJECT,
         "warning",
-        f"the axes x, y, z run to {usual} of the patient in {len(by_axes[usual])} cases, but {text}. nnU-Net takes "
+        f"the axes x, y, z run to {usual} of the patient in {count(len(by_axes[usual]), 'case')}, but {text}. nnU-Net "
+        "takes "
         "voxels as they are stored, so these are mirrored or turned for the network. Store all cases in one order, or "
         'write "overwrite_image_reader_writer": "SimpleITKIOWithReorient" in dataset.json before planning.',
         tuple(name for names in others.values() for name in names),
@@ -45,7 +46,7 @@ def _mirrored(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"the axes of {len(names)} cases form a left-handed system, unlike the others: {shown(names)}. That is "
+            f"left-handed axes in {count(len(names), 'case')}, unlike the others: {shown(names)}. That is "
             "right for some scanners' files and else the trace of a volume that was mirrored without its header: "
             "compare liver and spleen with another case.",
             tuple(names),
@@ -67,7 +68,7 @@ def _forms(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "problem" if turned else "warning",
-            f"sform and qform of the NIfTI header disagree in {len(names)} cases, so that {consequence}: "
+            f"sform and qform of the NIfTI header disagree in {count(len(names), 'case')}, so that {consequence}: "
             f"{shown(names)}; "
             f"in {names[0]}: {'; '.join(found[0][1].forms)} (expected is the qform's). Write the image again with one "
             "geometry, after a look at which is right.",

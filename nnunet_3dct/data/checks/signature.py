@@ -5,8 +5,9 @@ patients have in common: everywhere the mean of the surroundings is taken away, 
 spread, so that the border between body and air counts no more than a faint vessel. Offset and scale go with it.
 
 Measured with copies of other voxel size (factors 0.6 to 2, nearest neighbour among them) or cut-off intensities: copies
-of 51 voxels a side correlate by 0.87 and more, of hippocampi of 35x50x36 voxels by 0.73, of stacks of 8 slices by 0.65;
-different images by 0.34, 0.60 (all hippocampi look alike) and 0.39 at most, over all ways to turn them.
+of lung nodules of 51 voxels a side correlate by 0.90 and more, of hippocampi of 35x50x36 voxels by 0.74; of stacks of 8
+slices, where few voxels are left, by 0.48. Different images correlate by 0.44, 0.61 (all hippocampi look alike) and 0.44
+at most, over all ways to turn them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 GRID = 20  # boxes along each axis
 SURROUNDINGS = 5  # boxes along each axis
+SAMPLES = 50_000  # voxels that tell tissue from air
 FAINTEST = 0.1  # spread of the surroundings that is still taken for content, as a share of the image's
 
 
@@ -30,18 +33,31 @@ def signature(image: np.ndarray, direction: Sequence[float]) -> np.ndarray:
         image: ``(Z, Y, X)``.
         direction: nine cosines row by row, as in :class:`~nnunet_3dct.formats.geometry.Geometry`.
     """
-    boxes = image.astype(np.float32)
+    boxes = tissue(image)
     for axis in np.argsort(image.shape)[::-1]:  # the longest first, which leaves least to do
         boxes = np.moveaxis(np.tensordot(averaging(image.shape[axis]), boxes, axes=(1, axis)), 0, axis)
     boxes = _to_patient_axes(boxes, direction)
     boxes = boxes - boxes.mean(dtype=np.float64)
     faintest = FAINTEST * float(boxes.std())
     boxes = boxes - ndimage.uniform_filter(boxes, SURROUNDINGS, mode="nearest")
-    spread = np.sqrt(ndimage.uniform_filter(boxes**2, SURROUNDINGS, mode="nearest"))
+    spread = np.sqrt(np.clip(ndimage.uniform_filter(boxes**2, SURROUNDINGS, mode="nearest"), 0, None))
     boxes = np.divide(boxes, spread + faintest, out=np.zeros_like(boxes), where=spread > 0)
     boxes = boxes - boxes.mean()
     length = float(np.linalg.norm(boxes))
     return (boxes / length if length > 0 else boxes).astype(np.float32)
+
+
+def tissue(image: np.ndarray) -> np.ndarray:
+    """Intensities, float32, cut off below and above the brighter half of the image's two kinds of voxels.
+
+    In CT these are air or fat, and soft tissue with what is brighter: the outline of the body, which patients share,
+    then counts little against what lies in it.
+    """
+    sample = image.reshape(-1)[:: max(1, image.size // SAMPLES) | 1].astype(np.float64)
+    if sample.min() == sample.max():
+        return image.astype(np.float32)
+    low, high = np.percentile(sample[sample > threshold_otsu(sample)], (5, 99))
+    return np.clip(image.astype(np.float32), low, max(high, low + 1e-6))
 
 
 def averaging(size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nnunet_3dct.data.checks.cases import CheckedCase, CheckedCases
-from nnunet_3dct.data.checks.findings import Finding, shown
+from nnunet_3dct.data.checks.findings import Finding, count, shown
 from nnunet_3dct.data.checks.measured import Measured, Structure
 from nnunet_3dct.data.checks.plans import Configuration
 from nnunet_3dct.errors import ImageError
@@ -26,7 +26,8 @@ def check_structures(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(empty)} label volumes are empty: {shown(empty)}: no voxel of {_names(cases)}. Where a case really "
+            f"empty label in {count(len(empty), 'case')}: {shown(empty)}: no voxel of {_names(cases)}. Where a case "
+            "really "
             "has "
             "none, its class rests on nothing; else the mask is lost or belongs to another grid.",
             tuple(empty),
@@ -51,7 +52,7 @@ def check_structures(cases: CheckedCases) -> Iterator[Finding]:
         yield Finding(
             SUBJECT,
             "warning",
-            f"{len(without)} training cases have no voxel of the target, the labels that carry the class: "
+            f"no voxel of the target, the labels that carry the class, in {count(len(without), 'training case')}: "
             f"{shown(without)}. "
             "They add nothing to the class loss. Complete the masks, or set their class to -1.",
             tuple(without),
@@ -93,7 +94,8 @@ def _vanishing(cases: CheckedCases, configuration: Configuration) -> Iterator[Fi
         yield Finding(
             "plan",
             "warning",
-            f"{name} vanishes at the planned voxel size of {configuration.title} ({size} mm) in {len(names)} cases: "
+            f"{name} vanishes at the planned voxel size of {configuration.title} ({size} mm) in "
+            f"{count(len(names), 'case')}: "
             f"{shown(names)}. No patch can show it. Plan finer voxels (-overwrite_target_spacing), or leave the "
             "configuration "
             "out.",
@@ -139,7 +141,8 @@ def _too_large(cases: CheckedCases, configuration: Configuration) -> Iterator[Fi
             "warning",
             f"the target does not fit the patch of {configuration.title} ({' x '.join(map(str, patch))} voxels z, y, "
             "x) in "
-            f"{len(names)} cases: {shown(names)}; {largest} voxels in {names[0]}. A patch then shows a part of what "
+            f"{count(len(names), 'case')}: {shown(names)}; {largest} voxels in {names[0]}. A patch then shows a part "
+            "of what "
             "carries the "
             "class. Plan a larger patch (-gpu_memory_target) or larger voxels, choose the lesion alone as target "
             "(NNUNETV2_MT_TARGET_LABELS), or take a head that is fitted on whole cases.",
