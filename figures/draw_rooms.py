@@ -30,6 +30,7 @@ CAPTIONS = {
     "phantom": "synthetic CT with three classes",
     "evaluation": "metrics, calibration; no torch",
     "networks": "U-Net and heads",
+    "dicom": "series, masks and reports of a hospital",
     "formats": "each file read and written in one module",
     "paths": "where things lie",
     "settings": "NNUNETV2_* variables",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnunet_3dct.data.checks.dataset import check_dataset
+    from nnunet_3dct.data.convert.convert import convert_dataset
     from nnunet_3dct.errors import (
         CheckpointError,
         ClassLabelsError,
@@ -60,6 +61,7 @@ __all__ = [
     "calibrate",
     "check_dataset",
     "compare",
+    "convert_dataset",
     "cross_validate",
     "evaluate_classification",
     "evaluate_segmentation",
@@ -86,6 +88,7 @@ _HOMES = {
     "calibrate": "evaluation.calibration",
     "check_dataset": "data.checks.dataset",
     "compare": "evaluation.comparison",
+    "convert_dataset": "data.convert.convert",
     "cross_validate": "evaluation.crossval",
     "evaluate_classification": "evaluation.classification",
     "evaluate_segmentation": "evaluation.segmentation",

@@ -20,6 +20,7 @@ HOMES = {
     "ImageOnlyTransform": "batchgeneratorsv2.transforms.base.basic_transform",
     "RandomTransform": "batchgeneratorsv2.transforms.utils.random",
     "default_num_processes": "nnunetv2.configuration",
+    "split_4d_nifti": "nnunetv2.dataset_conversion.convert_MSD_dataset",
     "merge_files": "nnunetv2.ensembling.ensemble",
     "compute_metrics": "nnunetv2.evaluation.evaluate_predictions",
     "ExperimentPlanner": "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner",

@@ -61,7 +61,7 @@ def read_csv_beside(path: Path) -> tuple[dict[str, int], dict[str, str]]:
     return _by_case(stated, beside), _groups(rows, beside)
 
 
-def _as_label(value: object) -> int | None:
+def as_label(value: object) -> int | None:
     """``value`` as a class; None if it is none. Spreadsheets and pandas write ``1.0``, with a decimal comma ``1,0``."""
     if isinstance(value, str):
         digits = re.fullmatch(r"(-?[0-9]{1,9})(?:[.,]0*)?", strip(value))
@@ -82,7 +82,7 @@ def _by_case(entries: Iterable[Entry], path: Path) -> dict[str, int]:
     by_case: dict[str, int] = {}
     problems = []
     for case, value in entries:
-        label = _as_label(value)
+        label = as_label(value)
         if not case:
             problems.append(f"expected the name of a case, found none beside the class {value!r}")
         elif label is None:

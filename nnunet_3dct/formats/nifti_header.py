@@ -38,6 +38,7 @@ class NiftiHeader:
         pixdim: voxel size (x, y, z) as it is stored.
         unit: of ``pixdim``: ``mm``, ``meter``, ``micron`` or ``unknown``.
         affine: 4x4, from voxel indices to patient coordinates in mm (right, anterior, superior).
+        scaled: whether stored values are rescaled by a slope or intercept.
         qform, sform: the two matrices that a header can state, each 4x4 like ``affine``; None for one that it does not.
     """
 
@@ -48,6 +49,7 @@ class NiftiHeader:
     pixdim: tuple[float, ...]
     unit: str
     affine: np.ndarray
+    scaled: bool = False
     qform: np.ndarray | None = None
     sform: np.ndarray | None = None
 
@@ -87,7 +89,8 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         raise ImageError(f"{path}: expected an image, found a header with shape {shape}, without voxels.")
     pixdim = tuple(float(value) for value in raw["pixdim"][1 : 1 + min(3, len(shape))])
     version = 2 if isinstance(raw, nib.Nifti2Header) else 1
-    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, *_stated_forms(raw))
+    forms = _stated_forms(raw)
+    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, _is_scaled(raw), *forms)
 
 
 @contextlib.contextmanager
@@ -146,6 +149,14 @@ def _stated_forms(raw: nib.Nifti1Header) -> tuple[np.ndarray | None, np.ndarray 
             return raw.get_qform(coded=True)[0], raw.get_sform(coded=True)[0]
     except (HeaderDataError, ValueError):  # a quaternion or voxel sizes that cannot be
         return None, raw.get_sform(coded=True)[0]
+
+
+def _is_scaled(raw: nib.Nifti1Header) -> bool:
+    try:
+        slope, intercept = raw.get_slope_inter()
+    except HeaderDataError:  # an infinite one
+        return True
+    return (slope or 1.0, intercept or 0.0) != (1.0, 0.0)
 
 
 def _affine(raw: nib.Nifti1Header) -> np.ndarray:

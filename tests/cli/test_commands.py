@@ -38,6 +38,7 @@ AT_NNUNETS_PATHS = sorted(
 MISSING = "fehlt_\u03bb"
 WITHOUT_INPUT = {
     "nnUNet3DCT_phantom": ["-o", f"file_{MISSING}", "--cases", "3"],
+    "nnUNet3DCT_convert": ["-i", MISSING, "-o", "Dataset001_New"],
     "nnUNet3DCT_check": ["-d", MISSING],
     "nnUNet3DCT_splits": ["-d", MISSING],
     "nnUNet3DCT_probe": ["-d", MISSING],

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnunet_3dct.data.checks.measured import Measured, measure
 from nnunet_3dct.data.raw_cases import RawCase
+from nnunet_3dct.data.repairs import Repair, find_repairs
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.case_images import PlainCopies
 from nnunet_3dct.formats.geometry import Geometry
@@ -33,6 +34,7 @@ class CaseCheck:
         grid: of its images, None where it is unknown.
         rounding: of its label, None where nothing had to be rounded.
         unpacked: files that are not compressed though their name says so.
+        repairs: what can be put right in its files without loss.
         measured: for the comparison with other cases; None where it cannot be read or has not three axes.
     """
 
@@ -41,6 +43,7 @@ class CaseCheck:
     grid: Geometry | None = None
     rounding: Rounding | None = None
     unpacked: list[str] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
     measured: Measured | None = None
 
 
@@ -70,8 +73,21 @@ def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: st
         if result.grid is not None and len(result.grid.size) == 3 and result.grid.channels == 1:
             values = read_voxels(images[0], reader)
             result.measured = measure(values, result.grid, images[0], label)
+    result.repairs = _repairs(files, reader)
     result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
     return result
+
+
+def _repairs(files: RawCase, reader: str | None) -> list[Repair]:
+    """What can be repaired; nothing where something else is wrong, which is told as a problem."""
+    found: list[Repair] = []
+    try:
+        for path in files.images[1:]:
+            found += find_repairs(None, path, reader=reader)
+        found += find_repairs(files.label, files.images[0] if files.images else None, reader=reader)
+    except (ImageError, OSError):
+        pass
+    return found
 
 
 def _check_images(

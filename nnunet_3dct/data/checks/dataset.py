@@ -21,6 +21,7 @@ from nnunet_3dct.data.checks.intensities import check_intensities
 from nnunet_3dct.data.checks.orientation import check_orientation
 from nnunet_3dct.data.checks.outliers import check_outliers
 from nnunet_3dct.data.checks.plans import check_batch_sizes, find_configurations
+from nnunet_3dct.data.checks.repairs import check_repairs, repair_command
 from nnunet_3dct.data.checks.targets import check_planned_structures, check_structures
 from nnunet_3dct.data.dataset_tables import check_dataset_tables, searched_folders
 from nnunet_3dct.data.raw_cases import RawCase, find_raw_cases
@@ -143,7 +144,8 @@ def check_dataset(
         structures,
         target_of(description, structures, target_labels),
     )
-    findings += [*check_files(checked), *check_sizes(checked, len(found.training))]
+    findings += [*check_files(checked, repair_command(folder)), *check_repairs(checked, folder)]
+    findings += check_sizes(checked, len(found.training))
     findings += _tables(folder, cases, label_folders, num_classes)
     read = check_dataset_tables(folder, num_classes)
     findings += [*_problems("tables", read.problems), *(Finding("tables", "note", note) for note in read.notes)]

@@ -14,8 +14,13 @@ from nnunet_3dct.formats.image_files import check_planned_size
 SUBJECT = "files"
 
 
-def check_files(checked: Sequence[CaseCheck]) -> Iterator[Finding]:
-    """Problems of each case; notes on label values that had to be rounded and on files that are not compressed."""
+def check_files(checked: Sequence[CaseCheck], remedy: str) -> Iterator[Finding]:
+    """Problems of each case; notes on label values that had to be rounded and on files that are not compressed.
+
+    Args:
+        checked: all cases.
+        remedy: the command that repairs both.
+    """
     for result in checked:
         for problem in result.problems:
             yield Finding(SUBJECT, "problem", problem, (result.case,))
@@ -30,7 +35,7 @@ def check_files(checked: Sequence[CaseCheck]) -> Iterator[Finding]:
             f"({voxels} voxels in {listing(names, 3)}), mostly from a scaling factor in the "
             "header. They count as the label that is within 0.01, in evaluation too. nnU-Net's preprocessing compares "
             "exactly and does not find the structures of these cases when it samples patches with foreground; "
-            "whole numbers in the files are better.",
+            f"whole numbers in the files are better: {remedy}",
             tuple(names),
         )
     unpacked = [name for result in checked for name in result.unpacked]
@@ -39,7 +44,7 @@ def check_files(checked: Sequence[CaseCheck]) -> Iterator[Finding]:
             SUBJECT,
             "note",
             f"{len(unpacked)} files named .nii.gz are not compressed: {listing(unpacked, 3)}. ITK, and so nnU-Net's "
-            "SimpleITKIO, reads them; other programs do not.",
+            f"SimpleITKIO, reads them; other programs do not. Repair: {remedy}",
             tuple(result.case for result in checked if result.unpacked),
         )
 

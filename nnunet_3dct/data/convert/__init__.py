@@ -1,0 +1,1 @@
+"""Datasets made from what a hospital, a challenge or a scanner has."""

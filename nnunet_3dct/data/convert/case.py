@@ -1,0 +1,347 @@
+"""One case of a source becomes files of the dataset: checked, repaired, written whole, recorded."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_3dct.data.convert.dicom_tree import series_key, series_sha256, write_masks, write_series
+from nnunet_3dct.data.convert.source import SourceCase, relative, stem_of
+from nnunet_3dct.data.repairing import repair
+from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs, stored_labels
+from nnunet_3dct.dicom.cases import DicomCase
+from nnunet_3dct.dicom.volume import DicomVolume
+from nnunet_3dct.errors import ImageError, OutputError, listing
+from nnunet_3dct.formats.atomic import write_file
+from nnunet_3dct.formats.conversion import CaseRecord, FileRecord, RepairRecord, file_sha256, keep_voxels
+from nnunet_3dct.formats.geometry import NIFTI
+from nnunet_3dct.formats.image_files import check_case_content, check_image_file
+from nnunet_3dct.formats.nifti_content import NiftiContent, content_from_image, read_content, write_content
+from nnunet_3dct.formats.nifti_header import read_nifti_header
+
+ENDING = ".nii.gz"
+TEMPORARY = ".nnunet_3dct_"  # begins the names of folders that a run has for itself
+COPY, HARD_LINK, SYMLINK = TRANSFERS = ("copy", "hardlink", "symlink")
+_HOW = {COPY: "copied", HARD_LINK: "hard link", SYMLINK: "symlink"}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """One case to convert; small, since it is sent to another process.
+
+    Attributes:
+        case: of the source.
+        root: of the source, from which recorded names start.
+        folder: of the dataset.
+        channels: that every case has.
+        transfer: ``copy``, ``hardlink`` or ``symlink``, for files that need no repair.
+        earlier: what an earlier run recorded of the case.
+        label_map: labels of masks that become others.
+        structures: name of a structure in DICOM masks, folded, and its label.
+    """
+
+    case: SourceCase
+    root: Path
+    folder: Path
+    channels: int
+    transfer: str = COPY
+    earlier: CaseRecord | None = None
+    label_map: tuple[tuple[int, int], ...] = ()
+    structures: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of a case: its record, or the problem; ``kept`` from an earlier run; ``notes`` worth reading."""
+
+    case: str
+    record: CaseRecord | None = None
+    problem: str | None = None
+    kept: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def convert_case(job: CaseJob) -> CaseResult:
+    """Convert one case; what is wrong with it is in the result.
+
+    Raises:
+        OutputError: a file cannot be written, as on a full disk, so that the run is to end.
+    """
+    case = job.case.case
+    try:
+        if job.earlier is not None:
+            kept = _kept(job, job.earlier)
+            if kept is not None:
+                return kept
+        work = _Case(job)
+        record = work.convert() if job.case.dicom is None else work.convert_series(job.case.dicom)
+        return CaseResult(case, record, notes=tuple(work.notes))
+    except ImageError as error:
+        return CaseResult(case, problem=str(error).removeprefix(f"{case}: "))
+    except (OutputError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # a file that breaks a reader in a way nobody thought of costs its case, not the run
+        return CaseResult(case, problem=f"cannot be read: unexpected {type(error).__name__}: {error}")
+
+
+def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
+    """Names in the dataset of the images and of the mask of a case."""
+    images = [f"images{case.part}/{case.case}_{number:04d}{ENDING}" for number in range(channels)]
+    return images, f"labels{case.part}/{case.case}{ENDING}" if case.has_mask else None
+
+
+def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
+    """The earlier result where it still holds; None where the case is to be converted again."""
+    images, mask = targets(job.case, len(job.case.images))
+    expected = {*images, *([mask] if mask else [])}
+    if not job.case.split_volumes and set(earlier.files) != expected:
+        stale = [name for name in earlier.files if (job.folder / name).exists() and name not in expected]
+        if stale:
+            return CaseResult(
+                job.case.case,
+                problem=f"was converted as {', '.join(sorted(stale))} before, and now belongs elsewhere. Remove these "
+                "files, or overwrite them.",
+            )
+        return None
+    hashes = _source_hashes(job)
+    for name, record in earlier.files.items():
+        target = job.folder / name
+        if not target.is_file():
+            return None
+        if hashes.get(record.source) != record.source_sha256:
+            reason = f"{record.source} has changed since it was converted"
+        elif file_sha256(target) != record.sha256:
+            reason = f"{name} has been changed since it was written"
+        else:
+            continue
+        return CaseResult(job.case.case, problem=f"{reason}. Remove {name} to have it converted again.")
+    return CaseResult(job.case.case, earlier, kept=True)
+
+
+def _source_hashes(job: CaseJob) -> dict[str, str]:
+    """What records call the files of a case -> their hash now."""
+    case = job.case
+    paths = [path for path in (*(() if case.dicom else case.images), case.mask) if path is not None]
+    hashes = {relative(path, job.root): file_sha256(path) for path in paths if path.is_file()}
+    return hashes if case.dicom is None else {**hashes, series_name(job, case.dicom): series_sha256(case.dicom)}
+
+
+def series_name(job: CaseJob, series: DicomCase) -> str:
+    """What records call a series: its key, or its folder where identifiers are kept."""
+    return relative(series.files[0].parent, job.root) if job.case.identifiers else series_key(series)
+
+
+@dataclass
+class _Case:
+    """The work on one case."""
+
+    job: CaseJob
+    written: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def convert_series(self, series: DicomCase) -> CaseRecord:
+        """Convert a DICOM series and its masks."""
+        case, folder = self.job.case, self.job.folder
+        series = replace(series, case=case.case)
+        (name,), mask_name = targets(case, 1)
+        self._refuse_existing([name, *([mask_name] if mask_name else [])])
+        digest, shown, labels = series_sha256(series), series_name(self.job, series), [0]
+        try:
+            self.written.append(folder / name)
+            volume, repairs = write_series(series, folder / name)
+            self.notes += volume.problems
+            check_case_content([folder / name], self.job.channels, case.case)
+            record = FileRecord(case.case, shown, digest, file_sha256(folder / name), "written", repairs)
+            files = {name: record}
+            if mask_name is not None:
+                files[mask_name] = self._series_mask(series, volume, mask_name, folder / name)
+                labels = labels_in(folder / mask_name)
+            return CaseRecord(case.case, files, labels, dict(case.identifiers))
+        except BaseException:
+            self._remove_written()
+            raise
+
+    def _series_mask(self, series: DicomCase, volume: DicomVolume, name: str, image: Path) -> FileRecord:
+        if self.job.case.mask is not None:
+            _check_file(self.job.case.mask)
+            repairs = [r for r in find_repairs(self.job.case.mask, image) if r.file == self.job.case.mask]
+            return self._mask(self.job.case.mask, name, repairs, image)
+        self.written.append(self.job.folder / name)
+        changed, other = write_masks(series, volume, dict(self.job.structures), self.job.folder / name)
+        if other:
+            self.notes.append(f"structures without a label are left out: {listing(sorted(set(other)))}")
+        return FileRecord(
+            self.job.case.case, series_name(self.job, series), series_sha256(series),
+            file_sha256(self.job.folder / name), "written", changed,
+        )  # fmt: skip
+
+    def convert(self) -> CaseRecord:
+        """Check, repair and write; a case whose files are not sound leaves none."""
+        case = self.job.case
+        for path in (*case.images, *([case.mask] if case.mask else [])):
+            _check_file(path)
+        with tempfile.TemporaryDirectory(dir=self.job.folder, prefix=TEMPORARY) as temporary:
+            images, split = self._volumes(Path(temporary))
+            if len(images) != self.job.channels:
+                raise ImageError(f"expected {self.job.channels} channel(s) as in other cases, found {len(images)}.")
+            names, mask_name = targets(case, len(images))
+            self._refuse_existing([*names, *([mask_name] if mask_name else [])])
+            found = [find_repairs(None, path) for path in images[1:]]
+            first = find_repairs(case.mask, images[0])
+            repairs = [[r for r in first if r.file == images[0]], *found]
+            try:
+                return self._write(images, names, repairs, mask_name, [r for r in first if r.file == case.mask], split)
+            except BaseException:
+                self._remove_written()
+                raise
+
+    def _write(
+        self,
+        images: Sequence[Path],
+        names: Sequence[str],
+        repairs: Sequence[Sequence[Repair]],
+        mask_name: str | None,
+        mask_repairs: Sequence[Repair],
+        split: Mapping[Path, Path],
+    ) -> CaseRecord:
+        case, folder = self.job.case, self.job.folder
+        files, labels = {}, [0]
+        for path, name, of_file in zip(images, names, repairs, strict=True):
+            files[name] = self._file(path, name, of_file, None, split.get(path))
+        check_case_content([folder / name for name in names], self.job.channels, case.case)
+        if mask_name is not None and case.mask is not None:
+            files[mask_name] = self._mask(case.mask, mask_name, mask_repairs, folder / names[0])
+            labels = labels_in(folder / mask_name)
+        return CaseRecord(case.case, files, labels)
+
+    def _remove_written(self) -> None:
+        for path in self.written:
+            path.unlink(missing_ok=True)
+
+    def _volumes(self, temporary: Path) -> tuple[list[Path], dict[Path, Path]]:
+        """One file a channel; those of several volumes are split by nnU-Net's converter of the decathlon."""
+        case = self.job.case
+        if not case.split_volumes or math.prod(read_nifti_header(case.images[0]).shape[3:]) == 1:
+            return list(case.images), {}
+        from nnunet_3dct.upstream import split_4d_nifti
+
+        split_4d_nifti(str(case.images[0]), str(temporary))
+        files = sorted(temporary.glob(f"*{ENDING}"))
+        return files, dict.fromkeys(files, case.images[0])
+
+    def _refuse_existing(self, names: Sequence[str]) -> None:
+        """Refuse to write over a file that no earlier run has written, or that has been changed since."""
+        recorded = self.job.earlier.files if self.job.earlier is not None else {}
+        for name in names:
+            path = self.job.folder / name
+            if name not in recorded:
+                there = os.path.lexists(path)
+            else:
+                there = path.is_file() and file_sha256(path) != recorded[name].sha256
+            if there:
+                raise ImageError(f"{name}: expected no such file in the dataset, found one. Move it away.")
+
+    def _mask(self, path: Path, name: str, repairs: Sequence[Repair], image: Path) -> FileRecord:
+        """Write the mask, on the grid of the image that was written."""
+        label_map = dict(self.job.label_map)
+        if label_map:
+            content = read_content(path) if path.name.lower().endswith(NIFTI) else content_from_image(path)
+            table = stored_labels(content, str(path))
+            moved = [n for n, label in enumerate(table.labels) if label_map.get(int(label), label) != label]
+            shown = listing([f"{table.labels[n]} -> {label_map[int(table.labels[n])]}" for n in moved], 5)
+            mapped = Repair(MAPPED, path, int(table.counts[moved].sum()), shown)
+            repairs = [*repairs, *([mapped] if moved else [])]
+        return self._file(path, name, repairs, read_content(image) if repairs else None, None, label_map)
+
+    def _file(
+        self,
+        path: Path,
+        name: str,
+        repairs: Sequence[Repair],
+        image: NiftiContent | None,
+        split: Path | None,
+        label_map: Mapping[int, int] | None = None,
+    ) -> FileRecord:
+        """Write one file of the dataset."""
+        source, target = split or path, self.job.folder / name
+        notes: list[RepairRecord] = [{"kind": r.kind, "count": r.count, "found": r.found} for r in repairs]
+        record = FileRecord(self.job.case.case, relative(source, self.job.root), "", "", "written", notes)
+        self.written.append(target)
+        if split is not None:
+            record.repairs.append({"kind": SPLIT, "count": 1, "found": f"volume {int(name[-11:-7])} of several"})
+        if path.name.endswith(ENDING) and not repairs:
+            record.how = record.how if split else _HOW[self.job.transfer]
+            record.sha256 = transfer_file(path, target, COPY if split else self.job.transfer)
+            record.source_sha256 = file_sha256(source) if split else record.sha256
+            return record
+        record.source_sha256 = file_sha256(source)
+        content = read_content(path) if path.name.lower().endswith(NIFTI) else content_from_image(path)
+        if repairs:
+            repaired = repair(content, repairs, image, str(path), label_map)
+            content, record.undo = repaired.content, repaired.undo
+            if repaired.voxels is not None:
+                record.undo["voxels"] = keep_voxels(self.job.folder, name, repaired.voxels)
+        elif not path.name.endswith(ENDING):
+            record.repairs.append({"kind": FORMAT, "count": 1, "found": path.name[len(stem_of(path)) :]})
+        record.sha256 = write_content(content, target)
+        return record
+
+
+def labels_in(mask: Path) -> list[int]:
+    """Labels that a mask of whole numbers holds.
+
+    Raises:
+        ImageError: there are negative ones.
+    """
+    labels = [int(label) for label in np.unique(read_content(mask).voxels)]
+    if labels[0] < 0:
+        raise ImageError(f"{mask.name}: expected labels from 0, found {labels[0]}. Correct the mask.")
+    return labels
+
+
+def transfer_file(path: Path, target: Path, transfer: str) -> str:
+    """Copy or link a file, so that it appears whole or not at all; returns its SHA-256.
+
+    Raises:
+        OutputError: it cannot be written; the message says when links are not possible there.
+    """
+    if transfer == COPY:
+        with path.open("rb") as stream:
+            write_file(target, lambda output: shutil.copyfileobj(stream, output, _CHUNK))
+        return file_sha256(target)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        try:
+            if transfer == HARD_LINK:
+                temporary.hardlink_to(path.resolve())
+            else:
+                temporary.symlink_to(path.resolve())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{target} cannot be made a {_HOW[transfer]} to {path}: {error}. Copy the files instead."
+        ) from error
+    return file_sha256(target)
+
+
+def _check_file(path: Path) -> None:
+    """A whole, readable file.
+
+    Raises:
+        ImageError: it is not; see :func:`~nnunet_3dct.formats.image_files.check_image_file`.
+    """
+    try:
+        check_image_file(path)
+    except OSError as error:  # no permission, a medium that fails
+        raise ImageError(f"{path}: cannot be read: {error}.") from error

@@ -1,0 +1,1 @@
+"""DICOM in and out. Nothing outside this room imports pydicom or highdicom."""
