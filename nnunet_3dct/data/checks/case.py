@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +79,18 @@ def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: st
     result.repairs = _repairs(files, reader)
     result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
     return result
+
+
+def check_cases(
+    cases: Sequence[RawCase], channels: int, allowed: Sequence[int], reader: str | None, num_processes: int
+) -> Iterator[CaseCheck]:
+    """:func:`check_case` of each, in their order, several side by side."""
+    check = partial(check_case, channels=channels, allowed=allowed, reader=reader)
+    if num_processes <= 1 or len(cases) <= 1:
+        yield from map(check, cases)
+        return
+    with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(check, cases, chunksize=4)
 
 
 def _repairs(files: RawCase, reader: str | None) -> list[Repair]:

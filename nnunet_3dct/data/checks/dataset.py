@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-from nnunet_3dct.data.checks.case import CaseCheck, check_case
+from nnunet_3dct.data.checks.case import CaseCheck, check_cases
 from nnunet_3dct.data.checks.cases import TEST, TRAINING, VALIDATION, CheckedCase, CheckedCases
 from nnunet_3dct.data.checks.classes import check_class_counts, check_classes, read_classes
 from nnunet_3dct.data.checks.description import allowed_labels, chosen_reader, structure_names, target_of
@@ -129,9 +126,8 @@ def check_dataset(
     findings += _problems("dataset.json", label_problems)
     findings += _problems("files", [*found.problems, *reader_problems])
 
-    check = partial(check_case, channels=num_channels(description), allowed=allowed, reader=reader)
     files = [*found.training, *found.held_out]
-    results = _map(check, files, num_processes)
+    results = check_cases(files, num_channels(description), allowed, reader, num_processes)
     checked = list(progress(results, total=len(files)) if progress else results)
     structures = structure_names(description)
     cases = CheckedCases(
@@ -192,11 +188,3 @@ def _planned(folder: Path, cases: CheckedCases) -> Iterator[Finding]:
     yield from unreadable
     yield from check_batch_sizes(configurations, len(cases.training))
     yield from check_planned_structures(cases, configurations)
-
-
-def _map(check: Callable[[RawCase], CaseCheck], cases: Sequence[RawCase], num_processes: int) -> Iterator[CaseCheck]:
-    if num_processes <= 1 or len(cases) <= 1:
-        yield from map(check, cases)
-        return
-    with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(check, cases, chunksize=4)

@@ -5,9 +5,9 @@ patients have in common: everywhere the mean of the surroundings is taken away, 
 spread, so that the border between body and air counts no more than a faint vessel. Offset and scale go with it.
 
 Measured with copies of other voxel size (factors 0.6 to 2, nearest neighbour among them) or cut-off intensities: copies
-of lung nodules of 51 voxels a side correlate by 0.90 and more, of hippocampi of 35x50x36 voxels by 0.74; of stacks of 8
-slices, where few voxels are left, by 0.48. Different images correlate by 0.44, 0.61 (all hippocampi look alike) and 0.44
-at most, over all ways to turn them.
+of lung nodules of 51 voxels a side correlate by 0.90 and more, of hippocampi of 35x50x36 voxels by 0.74; of stacks of
+8 slices, where few voxels are left, by 0.48. Different images correlate by 0.44, 0.61 (all hippocampi look alike) and
+0.44 at most, over all ways to turn them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -18,6 +19,7 @@ from nnunet_3dct.data.convert.source import SourceCase, relative, stem_of
 from nnunet_3dct.data.repairing import repair
 from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs, stored_labels
 from nnunet_3dct.dicom.cases import DicomCase
+from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.dicom.volume import DicomVolume
 from nnunet_3dct.errors import ImageError, OutputError, listing
 from nnunet_3dct.formats.atomic import write_file
@@ -86,11 +88,18 @@ def convert_case(job: CaseJob) -> CaseResult:
         record = work.convert() if job.case.dicom is None else work.convert_series(job.case.dicom)
         return CaseResult(case, record, notes=tuple(work.notes))
     except ImageError as error:
-        return CaseResult(case, problem=str(error).removeprefix(f"{case}: "))
+        return CaseResult(case, problem=_shown(str(error), job))
     except (OutputError, KeyboardInterrupt):
         raise
     except Exception as error:  # a file that breaks a reader in a way nobody thought of costs its case, not the run
         return CaseResult(case, problem=f"cannot be read: unexpected {type(error).__name__}: {error}")
+
+
+def _shown(message: str, job: CaseJob) -> str:
+    """A message with paths as they are within the source; a DICOM source's may hold identifiers."""
+    if job.case.dicom is not None and job.case.mask is not None:
+        message = message.replace(str(job.case.mask), "its mask")
+    return message.replace(f"{job.root}{os.sep}", "").removeprefix(f"{job.case.case}: ")
 
 
 def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
@@ -131,8 +140,14 @@ def _source_hashes(job: CaseJob) -> dict[str, str]:
     """What records call the files of a case -> their hash now."""
     case = job.case
     paths = [path for path in (*(() if case.dicom else case.images), case.mask) if path is not None]
-    hashes = {relative(path, job.root): file_sha256(path) for path in paths if path.is_file()}
+    hashes = {file_name(job, path): file_sha256(path) for path in paths if path.is_file()}
     return hashes if case.dicom is None else {**hashes, series_name(job, case.dicom): series_sha256(case.dicom)}
+
+
+def file_name(job: CaseJob, path: Path) -> str:
+    """What records call a file: its path within the source; a hash of it where that may hold identifiers."""
+    name = relative(path, job.root)
+    return f"mask {key(name)}" if job.case.dicom is not None and not job.case.identifiers else name
 
 
 def series_name(job: CaseJob, series: DicomCase) -> str:
@@ -189,8 +204,8 @@ class _Case:
         case = self.job.case
         for path in (*case.images, *([case.mask] if case.mask else [])):
             _check_file(path)
-        with tempfile.TemporaryDirectory(dir=self.job.folder, prefix=TEMPORARY) as temporary:
-            images, split = self._volumes(Path(temporary))
+        with contextlib.ExitStack() as stack:
+            images, split = self._volumes(stack)
             if len(images) != self.job.channels:
                 raise ImageError(f"expected {self.job.channels} channel(s) as in other cases, found {len(images)}.")
             names, mask_name = targets(case, len(images))
@@ -227,15 +242,16 @@ class _Case:
         for path in self.written:
             path.unlink(missing_ok=True)
 
-    def _volumes(self, temporary: Path) -> tuple[list[Path], dict[Path, Path]]:
+    def _volumes(self, stack: contextlib.ExitStack) -> tuple[list[Path], dict[Path, Path]]:
         """One file a channel; those of several volumes are split by nnU-Net's converter of the decathlon."""
         case = self.job.case
         if not case.split_volumes or math.prod(read_nifti_header(case.images[0]).shape[3:]) == 1:
             return list(case.images), {}
         from nnunet_3dct.upstream import split_4d_nifti
 
-        split_4d_nifti(str(case.images[0]), str(temporary))
-        files = sorted(temporary.glob(f"*{ENDING}"))
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(dir=self.job.folder, prefix=TEMPORARY))
+        split_4d_nifti(str(case.images[0]), temporary)
+        files = sorted(Path(temporary).glob(f"*{ENDING}"))
         return files, dict.fromkeys(files, case.images[0])
 
     def _refuse_existing(self, names: Sequence[str]) -> None:
@@ -274,7 +290,7 @@ class _Case:
         """Write one file of the dataset."""
         source, target = split or path, self.job.folder / name
         notes: list[RepairRecord] = [{"kind": r.kind, "count": r.count, "found": r.found} for r in repairs]
-        record = FileRecord(self.job.case.case, relative(source, self.job.root), "", "", "written", notes)
+        record = FileRecord(self.job.case.case, file_name(self.job, source), "", "", "written", notes)
         self.written.append(target)
         if split is not None:
             record.repairs.append({"kind": SPLIT, "count": 1, "found": f"volume {int(name[-11:-7])} of several"})

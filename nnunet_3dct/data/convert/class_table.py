@@ -247,8 +247,7 @@ def _add(row: _Cells, labels: dict[str, int], table: ClassTable) -> str | None:
             table.rows.remove(old)
             return (
                 f"{table.shown(row.name)}: listed in line {old.line} too, with another class, patient or part; both "
-                "are "
-                "left out"
+                "are left out"
             )
     table.rows.append(new)
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nnunet_3dct
-from nnunet_3dct.data.convert.case import COPY, TRANSFERS, CaseJob, convert_case
+from nnunet_3dct.data.convert.case import COPY, TRANSFERS, CaseJob, convert_case, targets
 from nnunet_3dct.data.convert.class_table import Columns
 from nnunet_3dct.data.convert.detect import DICOM
 from nnunet_3dct.data.convert.dicom_tree import keep_names
@@ -17,7 +17,14 @@ from nnunet_3dct.data.convert.reading import ConversionOptions, read_source
 from nnunet_3dct.data.convert.run import Progress, run_jobs
 from nnunet_3dct.data.convert.source import PARTS, Source
 from nnunet_3dct.data.convert.tables import dataset_tables, label_problems
-from nnunet_3dct.data.convert.target import check_places, clear, earlier_conversion, prepare, write_tables
+from nnunet_3dct.data.convert.target import (
+    check_places,
+    clear,
+    earlier_conversion,
+    prepare,
+    remove_unfinished,
+    write_tables,
+)
 from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.formats.conversion import CaseRecord, Conversion, Journal, RepairRecord, write_conversion
@@ -157,7 +164,8 @@ class _Run:
         masks = {case.part for case in source.cases if case.has_mask}
         prepare(self.target, {case.part for case in source.cases}, masks)
         journal = Journal(self.target)
-        journal.start(conversion, before.values())
+        remove_unfinished(self.target, journal, self.earlier)
+        journal.start(conversion, before.values(), self._files_to_write())
         label_map = tuple(sorted((options.label_map or {}).items()))
         structures = tuple((name.casefold(), label) for label, name in (source.label_names or {}).items())
         jobs = [
@@ -197,6 +205,13 @@ class _Run:
         problems += left
         write_conversion(self.conversion, self.target)
         return {part: sum(case.part == part for case in done) for part in PARTS}
+
+    def _files_to_write(self) -> list[str]:
+        names = []
+        for case in self.source.cases:
+            images, mask = targets(case, max(len(self.source.channel_names), len(case.images)))
+            names += [*images, *([mask] if mask else [])]
+        return [name for name in names if not os.path.lexists(self.target / name)]
 
     def _keep_lost(self, before: Mapping[str, CaseRecord]) -> list[str]:
         """Keep the record of cases that an earlier run has written and the source no longer has."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +39,7 @@ def run_jobs(
 
 def _side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job], num_processes: int) -> Iterator[Result]:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(jobs)), spawn, initializer=_leave_ctrl_c_to_parent) as pool:
+    with ProcessPoolExecutor(min(num_processes, len(jobs)), spawn, initializer=_begin_process) as pool:
         try:
             for done in as_completed([pool.submit(work, job) for job in jobs]):
                 yield done.result()
@@ -61,6 +64,14 @@ def remove_temporary(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _leave_ctrl_c_to_parent() -> None:
-    """In a terminal it reaches every process at once."""
+def _begin_process() -> None:
+    """Leave Ctrl-C to the parent, as it reaches every process at once, and end when the parent has been killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

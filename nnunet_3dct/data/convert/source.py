@@ -134,7 +134,7 @@ def stem_of(path: Path) -> str:
 def note_hidden(hidden: Sequence[str], source: Source) -> None:
     """Say that hidden files were not taken for images."""
     if hidden:
-        source.notes.append(f"{len(hidden)} hidden files that end like images are left out: {listing(hidden, 3)}.")
+        source.notes.append(f"hidden files that end like images are left out: {listing(hidden, 3)}.")
 
 
 def drop_bad_names(source: Source) -> None:
@@ -197,12 +197,12 @@ def add_classes(source: Source, table: ClassTable, *, keep: bool = False) -> Non
         source.class_names = table.class_names
     if without and not keep:
         source.notes.append(
-            f"{len(without)} cases without a row in {table.source.name}; their class is unknown (-1): "
-            f"{listing(without)}."
+            f"{table.source.name}: no row for {listing(without)}; {'its' if len(without) == 1 else 'their'} class is "
+            "unknown (-1)."
         )
     unused = [f"line {row.line}" if table.hide_names else f"{row.name} (line {row.line})" for row in matcher.unused()]
     if unused:
-        source.notes.append(f"{table.source.name}: {len(unused)} rows without a case: {listing(unused)}.")
+        source.notes.append(f"{table.source.name}: no case for {listing(unused)}.")
 
 
 def require_one_grid_of_channels(cases: Iterable[SourceCase], channels: int) -> dict[str, str]:

@@ -103,6 +103,15 @@ def prepare(target: Path, parts: set[str], masks: set[str]) -> None:
     remove_temporary(target)
 
 
+def remove_unfinished(target: Path, journal: Journal, earlier: Conversion) -> None:
+    """Remove files that a run that was killed had begun to write for cases that it did not finish."""
+    recorded = earlier.files()
+    for name in journal.to_write():
+        path = target / name
+        if name not in recorded and path.parent.resolve().is_relative_to(target) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
 def write_tables(
     target: Path, tables: Mapping[str, str], before: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
