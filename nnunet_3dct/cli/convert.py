@@ -127,7 +127,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _report(result: ConversionResult, verbose: bool) -> None:
     numbers = ", ".join(f"{n} in images{part}" for part, n in result.num_cases.items() if n)
     kept = f" ({result.num_kept} of them from an earlier run)" if result.num_kept else ""
-    print(f"{result.kind}: {sum(result.num_cases.values())} cases{kept}: {numbers or 'none'}")
+    print(f"{result.kind}: {_counted(sum(result.num_cases.values()), 'case')}{kept}: {numbers or 'none'}")
     if result.class_names:
         print(f"classes: {', '.join(f'{number} {name}' for number, name in enumerate(result.class_names))}")
     _print_repairs(result.repairs, verbose)
@@ -141,8 +141,8 @@ def _report(result: ConversionResult, verbose: bool) -> None:
     bad = len(result.failed) + len(result.left_out) + len(result.problems)
     if bad:
         print(
-            f"\n{len(result.failed)} cases failed, {len(result.left_out)} files or rows left out, "
-            f"{len(result.problems)} problems. Put them right and run the command again: what is finished is kept."
+            f"\n{_counted(len(result.failed), 'case')} failed, {len(result.left_out)} files or rows left out, "
+            f"{_counted(len(result.problems), 'problem')}. Put them right and run the command again: what is finished is kept."
         )
     print(f"\nwritten to {result.folder}; source, hash and repairs of every file in conversion.json")
 
@@ -152,7 +152,7 @@ def _print_repairs(repairs: Mapping[str, Sequence[Mapping[str, object]]], verbos
 
     files = Counter(str(repair["kind"]) for of_file in repairs.values() for repair in of_file)
     for kind, number in sorted(files.items()):
-        print(f"repaired: {number} file{'s' * (number != 1)}: {headline(kind)}")
+        print(f"repaired: {_counted(number, 'file')}: {headline(kind)}")
         named = [
             f"{name}: {repair['found']}"
             for name, of_file in sorted(repairs.items())
@@ -163,6 +163,10 @@ def _print_repairs(repairs: Mapping[str, Sequence[Mapping[str, object]]], verbos
             print(f"    {line}")
         if not verbose and len(named) > 2:
             print(f"    and {len(named) - 2} more, listed in conversion.json and by --verbose")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _label_map(pairs: Sequence[str] | None) -> dict[int, int] | None:
@@ -202,10 +206,10 @@ def _in_place(args: argparse.Namespace) -> int:
 
 def _report_in_place(result: InPlaceResult, undone: bool, verbose: bool) -> None:
     if undone:
-        print(f"{len(result.files)} files are again as they were before their repairs")
+        print(f"{_counted(len(result.files), 'file')} as before the repairs")
     else:
         _print_repairs(result.files, verbose)
-        print(f"{len(result.files)} files repaired" if result.files else "no file needs a repair")
+        print(f"{_counted(len(result.files), 'file')} repaired" if result.files else "no file needs a repair")
     for name, reason in result.failed.items():
         print(f"failed: {name}: {reason}")
     if result.files and not undone:

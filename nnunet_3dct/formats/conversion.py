@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 from typing_extensions import NotRequired
 
 from nnunet_3dct.errors import OutputError, SettingsError
-from nnunet_3dct.formats.atomic import read_json, write_file, write_json
+from nnunet_3dct.formats.atomic import read_json, write_file, write_json, write_text
 
 NAME = "conversion.json"
 JOURNAL = ".conversion.partial.jsonl"
@@ -171,13 +171,23 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / JOURNAL
 
-    def start(self, conversion: Conversion, cases: Iterable[CaseRecord] = ()) -> None:
-        """Begin the journal of a conversion, with the cases of an earlier run."""
-        head = {"source": conversion.source, "kind": conversion.kind, "options": conversion.options}
-        self.path.unlink(missing_ok=True)
-        self._append(head)
-        for case in cases:
-            self.add(case)
+    def start(self, conversion: Conversion, cases: Iterable[CaseRecord] = (), to_write: Iterable[str] = ()) -> None:
+        """Begin the journal of a conversion.
+
+        Args:
+            conversion: that begins.
+            cases: of an earlier run.
+            to_write: files that are not there and that this run may write; one of them that is there after the run was
+                killed is its own.
+        """
+        head = {
+            "source": conversion.source,
+            "kind": conversion.kind,
+            "options": conversion.options,
+            "to_write": sorted(to_write),
+        }
+        lines = [json.dumps(entry) + "\n" for entry in (head, *(asdict(case) for case in cases))]
+        write_text("".join(lines), self.path)
 
     def add(self, case: CaseRecord) -> None:
         """Note a finished case."""
@@ -199,6 +209,16 @@ class Journal:
         found = Conversion(head["source"], head["kind"], head["options"], "")
         found.cases = {entry["case"]: _case_record(entry["case"], entry) for entry in cases}
         return found
+
+    def to_write(self) -> list[str]:
+        """Files that the run that was stopped may have written, those of finished cases among them."""
+        if not self.path.is_file():
+            return []
+        try:
+            with self.path.open(encoding="utf-8") as stream:
+                return list(json.loads(stream.readline())["to_write"])
+        except (ValueError, KeyError):
+            return []
 
     def remove(self) -> None:
         """The conversion has ended."""
