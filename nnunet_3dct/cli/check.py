@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    if args.d is None and (args.html or args.json):
+    if args.d is None and (args.html is not None or args.json is not None):
         raise SettingsError("--html and --json: expected a dataset (-d), found none; they are about its cases.")
     say = _silent if args.json == STDOUT else print
     problems, settings = report_installation(say)

@@ -86,6 +86,10 @@ class PlainCopies:
             self._copies[path] = _decompressed(path, place, self._reader)
         return self._copies[path]
 
+    def known(self, path: Path) -> Path:
+        """The copy of a file that was asked for before, else the file itself."""
+        return self._copies.get(path, path)
+
     def original_names(self, message: str) -> str:
         """The message with the files in place of their copies."""
         for path, copy in self._copies.items():

@@ -240,7 +240,8 @@ def read_voxels(path: Path, reader: Reader | None = None) -> np.ndarray:
         values = np.asarray(nib.load(path).dataobj).transpose()  # type: ignore[attr-defined]
     else:
         values = SimpleITK.GetArrayFromImage(_read(Path(path)))
-    return values.reshape(values.shape[-3:]) if values.ndim > 3 and values.shape[0] == 1 else values
+    voxels: np.ndarray = values.reshape(values.shape[-3:]) if values.ndim > 3 and values.shape[0] == 1 else values
+    return voxels
 
 
 def _check_twin(path: Path, reader: Reader | None) -> None:

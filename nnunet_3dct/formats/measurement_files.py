@@ -141,7 +141,7 @@ def _column(channel: str, units: Mapping[str, str | None]) -> str:
 
 def _row(structure: StructureMeasurements, units: Mapping[str, str | None]) -> list[str]:
     box, diameter = structure["box"], structure["longest_diameter"]
-    intensities = [structure[what].get(channel) for channel in units for what in ("mean", "sd")]  # type: ignore[literal-required]
+    intensities = [structure[what].get(channel) for channel in units for what in ("mean", "sd")]
     return [
         _number(structure["volume_ml"]),
         str(structure["voxels"]),

@@ -16,7 +16,7 @@ from nnunet_3dct.report.case_page import COLOURS
 from nnunet_3dct.report.dataset_pictures import DatasetPictures, draw_cases
 from nnunet_3dct.report.page import template_environment
 from nnunet_3dct.report.pictures import Picture
-from nnunet_3dct.report.tables import Table
+from nnunet_3dct.report.tables import Cell, Table
 from nnunet_3dct.report.wording import millilitres, number, title
 
 WORDS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
@@ -118,7 +118,7 @@ def _table(result: DatasetCheck) -> Table | None:
         return None
     names = list(dict.fromkeys(cases.structures.values()))
     header = ["Case", "Part", "Size", "Voxel [mm]", "Axes", "Intensities", *(f"{title(name)} [ml]" for name in names)]
-    rows = []
+    rows: list[list[Cell]] = []
     for case in cases.all:
         entry = case_entry(case, cases)
         spacing, reach, volumes = entry["spacing_mm"], entry["intensity_range"], entry["structures_ml"]

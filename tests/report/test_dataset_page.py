@@ -18,7 +18,7 @@ from tests.utils import empty, truncate, write_volume
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
-    folder = write_ct_dataset(root / "Dataset001_<CT>", training=8, validation=1)
+    folder = write_ct_dataset(root / "Dataset001_<CT>", training=10, validation=1)
     change(files_of(folder, "case_001")[1], np.zeros_like)
     change(files_of(folder, "case_002")[0], lambda a: (a + 1024).astype(np.uint16))
     truncate(files_of(folder, "case_003")[0], 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_3dct.data.checks.measured import Measured, measure
 from nnunet_3dct.data.raw_cases import RawCase
-from nnunet_3dct.data.repairs import Repair, find_repairs
+from nnunet_3dct.data.repairs import COMPRESSION, Repair, find_repairs
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.case_images import PlainCopies
 from nnunet_3dct.formats.geometry import Geometry
@@ -76,7 +76,7 @@ def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: st
         if result.grid is not None and len(result.grid.size) == 3 and result.grid.channels == 1:
             values = read_voxels(images[0], reader)
             result.measured = measure(values, result.grid, images[0], label)
-    result.repairs = _repairs(files, reader)
+        result.repairs = _repairs(files, reader, copies)
     result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
     return result
 
@@ -93,16 +93,22 @@ def check_cases(
         yield from pool.map(check, cases, chunksize=4)
 
 
-def _repairs(files: RawCase, reader: str | None) -> list[Repair]:
-    """What can be repaired; nothing where something else is wrong, which is told as a problem."""
+def _repairs(files: RawCase, reader: str | None, copies: PlainCopies) -> list[Repair]:
+    """What can be repaired; nothing where something else is wrong, which is told as a problem.
+
+    Files that are not compressed in spite of their names are left to ``unpacked``: so are the copies.
+    """
+    images = [copies.known(path) for path in files.images]
+    label = copies.known(files.label) if files.label is not None else None
     found: list[Repair] = []
     try:
-        for path in files.images[1:]:
+        for path in images[1:]:
             found += find_repairs(None, path, reader=reader)
-        found += find_repairs(files.label, files.images[0] if files.images else None, reader=reader)
+        found += find_repairs(label, images[0] if images else None, reader=reader)
     except (ImageError, OSError):
         pass
-    return found
+    originals = {copies.known(path): path for path in (*files.images, files.label) if path is not None}
+    return [replace(repair, file=originals[repair.file]) for repair in found if repair.kind != COMPRESSION]
 
 
 def _check_images(

@@ -55,8 +55,7 @@ def check_class_counts(labels: ClassLabels, training: Sequence[str], splits: Pat
             "warning",
             f"fewer training cases than nnU-Net's {FOLDS} folds: {text} ({shown(named)}). Some folds validate without "
             "the "
-            "class, so its scores come from few cases. Add cases, join classes, or take fewer folds "
-            "(nnUNet3DCT_splits -k).",
+            "class, so its scores come from few cases. Add cases, join classes, or take fewer folds.",
         )
     present = [n for n in counts if n]
     if len(present) > 1 and max(present) >= UNEVEN * min(present):

@@ -14,13 +14,15 @@ from nnunet_3dct.data.checks.signature import GRID
 SUBJECT = "leaks"
 SAME, MAYBE = 0.66, 0.4  # correlation of signatures; on half their grid
 COARSE = GRID // 2
+Pair = tuple[CheckedCase, CheckedCase, str]  # and how the second is stored against the first
 
 
 def check_duplicates(cases: CheckedCases) -> Iterator[Finding]:
     """Images of equal content under different names, whatever their voxel size, storage or intensity offset."""
     measured = list(cases.measured())
     pairs = equal_pairs([m.signature for _, m in measured])
-    across, within = [], []
+    across: list[Pair] = []
+    within: list[Pair] = []
     for first, second, how in pairs:
         one, other = measured[first][0], measured[second][0]
         if one.case == other.case:
@@ -118,10 +120,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return unit
 
 
-Pairs = Sequence[tuple[CheckedCase, CheckedCase, str]]
-
-
-def _listed(pairs: Pairs, with_parts: bool) -> str:
+def _listed(pairs: Sequence[Pair], with_parts: bool) -> str:
     texts = []
     for one, other, how in pairs:
         first, second = (f"{c.case} ({c.part})" if with_parts else c.case for c in (one, other))
@@ -129,5 +128,5 @@ def _listed(pairs: Pairs, with_parts: bool) -> str:
     return shown(texts)
 
 
-def _names(pairs: Pairs) -> tuple[str, ...]:
+def _names(pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(case.case for pair in pairs for case in pair[:2]))

@@ -59,8 +59,8 @@ def _by_factor(
 ) -> Iterator[Finding]:
     """Cases whose values (N, 3) differ by more than ``factor`` from the median of an axis."""
     far = np.stack([far_from_others(np.log(values[:, axis]), math.log(factor)) for axis in range(3)], axis=1)
-    found = np.flatnonzero(far.any(axis=1))
-    if not len(found):
+    found = np.flatnonzero(far.any(axis=1)).tolist()
+    if not found:
         return
     middle = np.median(values, axis=0)
     texts = [f"{measured[n][0].case} ({' x '.join(f'{value:.4g}' for value in values[n])} {unit})" for n in found[:6]]
@@ -80,8 +80,8 @@ def _intensities(
     spreads = [m.intensities.sd for _, m in measured]
     floor = 150.0 if is_ct else 1.5 * float(np.median(spreads))
     array = np.array(values)
-    found = np.flatnonzero(far_from_others(array, floor))
-    if len(found):
+    found = np.flatnonzero(far_from_others(array, floor)).tolist()
+    if found:
         unit = " HU" if is_ct else ""
         texts = [f"{measured[n][0].case} ({array[n]:.5g}{unit})" for n in found[:6]]
         yield Finding(
@@ -98,8 +98,8 @@ def _volumes(measured: Sequence[tuple[CheckedCase, Measured]], cases: CheckedCas
         volumes = np.array([_volume(case, m, label) for case, m in measured])
         with np.errstate(divide="ignore"):
             far = far_from_others(np.log(volumes), math.log(8))
-        found = np.flatnonzero(far)
-        if len(found):
+        found = np.flatnonzero(far).tolist()
+        if found:
             texts = [f"{measured[n][0].case} ({volumes[n]:.3g} ml)" for n in found[:6]]
             yield Finding(
                 SUBJECT,
