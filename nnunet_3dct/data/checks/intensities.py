@@ -45,7 +45,7 @@ def looks_like_bytes(values: Intensities) -> bool:
 
 def looks_raw(values: Intensities) -> bool:
     """Whether intensities are stored values without the scanner's intercept, with soft tissue at about 1000."""
-    return values.minimum >= 0 and values.maximum > 255 and (values.p50 > 400 or values.maximum > 1500)
+    return values.minimum >= 0 and values.maximum > 255 and (values.p50 > 400 or values.p99 > 700)
 
 
 def looks_windowed(values: Intensities) -> bool:
