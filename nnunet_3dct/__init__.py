@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnunet_3dct.data.checks.dataset import check_dataset
     from nnunet_3dct.data.convert.convert import convert_dataset
-    from nnunet_3dct.data.dataset_check import check_dataset
     from nnunet_3dct.dicom.results import write_dicom_seg
     from nnunet_3dct.errors import (
         CheckpointError,
@@ -89,7 +89,7 @@ _HOMES = {
     "TrainingError": "errors",
     "average_classes": "evaluation.averaging",
     "calibrate": "evaluation.calibration",
-    "check_dataset": "data.dataset_check",
+    "check_dataset": "data.checks.dataset",
     "compare": "evaluation.comparison",
     "convert_dataset": "data.convert.convert",
     "cross_validate": "evaluation.crossval",

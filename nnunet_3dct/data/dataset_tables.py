@@ -35,7 +35,7 @@ class TableChecks:
 def check_dataset_tables(folder: Path, num_classes: int | None = None) -> TableChecks:
     """Read the tables of a raw dataset as training does, and compare them with its cases.
 
-    Class labels that cannot be used are left to :func:`nnunet_3dct.data.dataset_check.check_dataset`, which lists
+    Class labels that cannot be used are left to :func:`nnunet_3dct.data.checks.dataset.check_dataset`, which lists
     their faults.
 
     Args:
@@ -47,7 +47,7 @@ def check_dataset_tables(folder: Path, num_classes: int | None = None) -> TableC
         description = read_json(folder / DATASET_FILE, "Description of the dataset", SettingsError)
         ending = description["file_ending"]
     except (NNUNet3DCTError, KeyError, TypeError):
-        return result  # dataset_check says what is wrong with it
+        return result  # the check of the dataset says what is wrong with it
     cases = {part: _cases(folder, part, str(ending)) for part in PARTS}
     if isinstance(description.get("dataset"), dict):
         cases["Tr"] = sorted(description["dataset"])

@@ -72,7 +72,7 @@ def check_torchvision() -> Finding:
     with a message such as "operator torchvision::nms does not exist".
     """
     name = "torch and torchvision"
-    versions = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
+    versions = f"torch {package_version('torch')}, torchvision {package_version('torchvision')}"
     try:
         torch = importlib.import_module("torch")
         with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def check_torchvision() -> Finding:
 
 def check_nnunet_version() -> Finding:
     """nnU-Net is of the series whose hooks this project uses."""
-    found = _version("nnunetv2")
+    found = package_version("nnunetv2")
     if found.startswith(NNUNET_SERIES):
         return Finding("nnU-Net version", True, found)
     message = f"expected {NNUNET_SERIES}x, found {found}. Run `pip install 'nnunetv2>=2.8.1,<2.9'`."
@@ -105,7 +105,7 @@ def locate_nnunet() -> NNUNetLocation:
     package = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
     candidates = (Path(entry or ".").resolve() / "nnunetv2" for entry in sys.path)
     copies = tuple(dict.fromkeys(c for c in candidates if c != package and _has_trainers(c)))
-    return NNUNetLocation(package, copies, _version("nnunetv2") != "none", _is_editable("nnunetv2"))
+    return NNUNetLocation(package, copies, package_version("nnunetv2") != "none", _is_editable("nnunetv2"))
 
 
 def check_trainers(location: NNUNetLocation, ext_trainers: str) -> Finding:
@@ -203,7 +203,7 @@ def check_cpu_prediction() -> Finding:
         message = f"torch, since OpenVINO is not there ({error}); `pip install openvino` makes it some times faster"
         return Finding(name, True, message, warning=True)
     precision = "bf16" if "BF16" in capabilities else "f32, since this CPU does not compute in bf16"
-    return Finding(name, True, f"openvino {_version('openvino')} in {precision}")
+    return Finding(name, True, f"openvino {package_version('openvino')} in {precision}")
 
 
 def _has_trainers(package: Path) -> bool:
@@ -218,7 +218,8 @@ def _is_editable(distribution: str) -> bool:
     return bool(json.loads(text or "{}").get("dir_info", {}).get("editable", False))
 
 
-def _version(distribution: str) -> str:
+def package_version(distribution: str) -> str:
+    """Version of an installed distribution, ``none`` where there is none."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import is_gzip
 from nnunet_3dct.formats.image_files import check_case_content, check_file_kind, check_image_file, check_stream
-from nnunet_3dct.formats.image_readers import ImageProperties, ImageReader, reads_with_nibabel
+from nnunet_3dct.formats.image_readers import ImageProperties, ImageReader, Reader, reads_with_nibabel
 from nnunet_3dct.formats.nifti_header import read_nifti_header
 
 _MEMORY = Path("/dev/shm")
@@ -40,39 +41,76 @@ def read_case_images(
         ImageError: as :func:`~nnunet_3dct.formats.image_files.check_case_files`.
     """
     files = [Path(path) for path in files]
-    room = _room_for(files, reader)
-    if room is None:
-        for path in files:
-            check_image_file(path, reader=reader)
-        check_case_content(files, expected_channels, case, reader=reader)
-        return _read(files, reader, case)
-    with tempfile.TemporaryDirectory(dir=room) as folder:
-        plain = [_decompressed(path, Path(folder) / str(number), reader) for number, path in enumerate(files)]
+    with PlainCopies(files, reader) as copies:
+        plain = [copies.whole(path) for path in files]
         try:
             check_case_content(plain, expected_channels, case, reader=reader)
             return _read(plain, reader, case)
         except ImageError as error:
-            message = str(error)
-            for path, copy in zip(files, plain, strict=True):
-                message = message.replace(str(copy), str(path))
-            raise ImageError(message) from error
+            raise ImageError(copies.original_names(str(error))) from error
 
 
-def _decompressed(path: Path, folder: Path, reader: ImageReader) -> Path:
-    """A whole, plain copy with the same name, which ITK reads by its content; the file itself where it is plain."""
+class PlainCopies:
+    """Whole, decompressed copies of files, in memory where there is room; gone at the end of the ``with`` block.
+
+    Args:
+        files: that may be asked for.
+        reader: that nnU-Net uses for them, by name or class; None for one that uses ITK.
+    """
+
+    def __init__(self, files: Sequence[Path], reader: Reader | None) -> None:
+        self._reader = reader
+        self._room = _room_for([path for path in files if path.is_file()], reader)
+        self._copies: dict[Path, Path] = {}
+
+    def __enter__(self) -> PlainCopies:
+        self._stack = contextlib.ExitStack()
+        if self._room is not None:
+            self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=self._room)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def whole(self, path: Path) -> Path:
+        """A copy with the name of the file, or the file itself where it is plain or there is no room.
+
+        Raises:
+            ImageError: as :func:`~nnunet_3dct.formats.image_files.check_image_file`.
+        """
+        if self._room is None:
+            check_image_file(path, reader=self._reader)
+            return path
+        if path not in self._copies:
+            place = Path(tempfile.mkdtemp(dir=self._folder))
+            self._copies[path] = _decompressed(path, place, self._reader)
+        return self._copies[path]
+
+    def known(self, path: Path) -> Path:
+        """The copy of a file that was asked for before, else the file itself."""
+        return self._copies.get(path, path)
+
+    def original_names(self, message: str) -> str:
+        """The message with the files in place of their copies."""
+        for path, copy in self._copies.items():
+            message = message.replace(str(copy), str(path))
+        return message
+
+
+def _decompressed(path: Path, folder: Path, reader: Reader | None) -> Path:
+    """A whole, plain copy of the same name in ``folder``, read by its content; the file itself where it is plain."""
     if not path.name.lower().endswith(".nii.gz") or not path.is_file() or not is_gzip(path):
         check_image_file(path, reader=reader)
         return path
     check_file_kind(path, reader=reader)
     needed = read_nifti_header(path).num_bytes
-    folder.mkdir()
     copy = folder / path.name
     with copy.open("wb") as stream:
         check_stream(path, needed, stream)
     return copy
 
 
-def _room_for(files: Sequence[Path], reader: ImageReader) -> Path | None:
+def _room_for(files: Sequence[Path], reader: Reader | None) -> Path | None:
     """Folder for the decompressed files; None where there is no room or the reader needs the compressed ones."""
     if reads_with_nibabel(reader):
         return None

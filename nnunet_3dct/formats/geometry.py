@@ -188,6 +188,27 @@ def attempt(read: Callable[[], Result], path: Path) -> Result:
         raise ImageError(f"{path}: cannot be read as an image: {reason}. {AGAIN}.") from error
 
 
+def axes_code(direction: Sequence[float]) -> str:
+    """Towards which side of the patient the axes x, y, z run, such as ``LPS``; oblique axes count for the nearest.
+
+    Args:
+        direction: nine cosines row by row, as in :class:`Geometry`.
+
+    Examples:
+        >>> axes_code((1, 0, 0, 0, 1, 0, 0, 0, 1)), axes_code((0, 0, -1, 1, 0, 0, 0, -1, 0))
+        ('LPS', 'PIR')
+    """
+    cosines = np.reshape(direction, (3, 3))
+    sides = (("R", "L"), ("A", "P"), ("I", "S"))
+    code: list[str] = []
+    left = [0, 1, 2]
+    for axis in range(3):
+        row = max(left, key=lambda row: abs(float(cosines[row, axis])))
+        left.remove(row)
+        code.append(sides[row][int(cosines[row, axis] >= 0)])
+    return "".join(code)
+
+
 def rounded(values: Sequence[float]) -> str:
     """Numbers with six digits, for a message."""
     return "(" + ", ".join(f"{value + 0.0:.6g}" for value in values) + ")"

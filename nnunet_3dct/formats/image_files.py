@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import nibabel as nib
 import numpy as np
 import SimpleITK
 
@@ -48,6 +49,7 @@ __all__ = [
     "image_geometry",
     "is_constant",
     "read_geometry",
+    "read_voxels",
     "unpacked_under_a_compressed_name",
 ]
 
@@ -226,6 +228,20 @@ def check_label_fits_image(label: Path, image: Path, case: str, *, reader: Reade
             "Resample the label to the image (nearest neighbour), or copy the image's header if only that "
             "is wrong."
         )
+
+
+def read_voxels(path: Path, reader: Reader | None = None) -> np.ndarray:
+    """Voxels of a file with one channel, in its own order ``(Z, Y, X)`` and of its own type, whatever a reader turns.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if reads_with_nibabel(reader):
+        values = np.asarray(nib.load(path).dataobj).transpose()  # type: ignore[attr-defined]
+    else:
+        values = SimpleITK.GetArrayFromImage(_read(Path(path)))
+    voxels: np.ndarray = values.reshape(values.shape[-3:]) if values.ndim > 3 and values.shape[0] == 1 else values
+    return voxels
 
 
 def _check_twin(path: Path, reader: Reader | None) -> None:

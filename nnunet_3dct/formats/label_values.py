@@ -74,6 +74,16 @@ def check_label_values(
 ) -> Rounding | None:
     """Make sure that the label volume holds labels of the dataset; returns what had to be rounded for it.
 
+    Args and Raises: see :func:`read_whole_labels`.
+    """
+    return read_whole_labels(label, allowed, case, reader=reader)[1]
+
+
+def read_whole_labels(
+    label: Path, allowed: Iterable[int], case: str, *, reader: Reader | None = None
+) -> tuple[np.ndarray, Rounding | None]:
+    """Labels of a volume as whole numbers, axes (Z, Y, X), and what had to be rounded for it.
+
     Args:
         label: a whole file, see :func:`~nnunet_3dct.formats.image_files.check_image_file`.
         allowed: labels of dataset.json, the ignore label among them.
@@ -85,12 +95,12 @@ def check_label_values(
     """
     check_finite_labels(label)
     if reads_with_nibabel(reader):
-        values = np.asarray(nib.load(label).dataobj)  # type: ignore[attr-defined]
+        values = np.asarray(nib.load(label).dataobj).transpose()  # type: ignore[attr-defined]
     else:
         values = SimpleITK.GetArrayFromImage(attempt(lambda: SimpleITK.ReadImage(str(label)), Path(label)))
     if values.dtype.kind == "f":
         values = values.astype(np.float32, copy=False)  # as nnU-Net's readers do
-    return whole_labels(values, allowed, f"{case}: label {label}")[1]
+    return whole_labels(values, allowed, f"{case}: label {label}")
 
 
 def check_finite_labels(label: Path) -> None:

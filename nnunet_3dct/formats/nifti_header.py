@@ -39,6 +39,7 @@ class NiftiHeader:
         unit: of ``pixdim``: ``mm``, ``meter``, ``micron`` or ``unknown``.
         affine: 4x4, from voxel indices to patient coordinates in mm (right, anterior, superior).
         scaled: whether stored values are rescaled by a slope or intercept.
+        qform, sform: the two matrices that a header can state, each 4x4 like ``affine``; None for one that it does not.
     """
 
     version: int
@@ -49,6 +50,8 @@ class NiftiHeader:
     unit: str
     affine: np.ndarray
     scaled: bool = False
+    qform: np.ndarray | None = None
+    sform: np.ndarray | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -86,7 +89,8 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         raise ImageError(f"{path}: expected an image, found a header with shape {shape}, without voxels.")
     pixdim = tuple(float(value) for value in raw["pixdim"][1 : 1 + min(3, len(shape))])
     version = 2 if isinstance(raw, nib.Nifti2Header) else 1
-    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, _is_scaled(raw))
+    forms = _stated_forms(raw)
+    return NiftiHeader(version, shape, dtype, offset, pixdim, unit, affine, _is_scaled(raw), *forms)
 
 
 @contextlib.contextmanager
@@ -137,6 +141,14 @@ def _header(start: bytes) -> nib.Nifti1Header:
     if start[4:6] in (b"n+", b"ni"):
         return nib.Nifti2Header(start[:540], check=False)
     return nib.Nifti1Header(start[:348], check=False)
+
+
+def _stated_forms(raw: nib.Nifti1Header) -> tuple[np.ndarray | None, np.ndarray | None]:
+    try:
+        with np.errstate(invalid="ignore"):
+            return raw.get_qform(coded=True)[0], raw.get_sform(coded=True)[0]
+    except (HeaderDataError, ValueError):  # a quaternion or voxel sizes that cannot be
+        return None, raw.get_sform(coded=True)[0]
 
 
 def _is_scaled(raw: nib.Nifti1Header) -> bool:

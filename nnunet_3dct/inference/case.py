@@ -16,7 +16,7 @@ from nnunet_3dct.formats.class_files import ClassFile, class_file
 from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.geometry import check_planned_size
 from nnunet_3dct.formats.image_files import is_constant
-from nnunet_3dct.inference.case_input import CaseInput
+from nnunet_3dct.inference.case_input import CaseInput, Stored
 from nnunet_3dct.inference.covariates import note_covariates
 from nnunet_3dct.inference.explanation import note_empty_map
 from nnunet_3dct.inference.model import TrainedModel
@@ -39,6 +39,7 @@ class PreparedCase:
         properties: what export needs.
         constant: whether the image is without content.
         covariates: of the case; None for a model without.
+        stored: as in :class:`~nnunet_3dct.inference.case_input.CaseInput`.
     """
 
     case: str
@@ -46,6 +47,7 @@ class PreparedCase:
     properties: dict[str, Any]
     constant: bool
     covariates: Covariates | None = None
+    stored: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class CaseAnswer:
         properties: what export needs.
         class_file: complete but for the voxels of the target, see :func:`note_target`.
         constant: whether the image is without content.
+        stored: as in :class:`~nnunet_3dct.inference.case_input.CaseInput`.
     """
 
     case: str
@@ -67,6 +70,7 @@ class CaseAnswer:
     properties: dict[str, Any]
     class_file: ClassFile
     constant: bool
+    stored: Stored | None = None
 
 
 def prepare(model: TrainedModel, given: CaseInput, covariates: Covariates | None = None) -> PreparedCase:
@@ -91,7 +95,7 @@ def prepare(model: TrainedModel, given: CaseInput, covariates: Covariates | None
         given.image, given.properties, model.plans_manager, model.configuration_manager, model.dataset_json,
         model.device,
     )  # fmt: skip
-    return PreparedCase(given.case, data, given.properties, is_constant(given.image), covariates)
+    return PreparedCase(given.case, data, given.properties, is_constant(given.image), covariates, given.stored)
 
 
 def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
@@ -121,7 +125,9 @@ def predict(model: TrainedModel, prepared: PreparedCase) -> CaseAnswer:
     if remarks:
         content["unusual"] = [*content.get("unusual", []), *remarks]
     _review_unusual(content)
-    return CaseAnswer(prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant)
+    return CaseAnswer(
+        prepared.case, output.logits, output.evidence, prepared.properties, content, prepared.constant, prepared.stored
+    )
 
 
 def segment(model: TrainedModel, answer: CaseAnswer) -> np.ndarray:

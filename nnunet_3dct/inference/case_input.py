@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import SimpleITK
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.case_images import read_case_images
 from nnunet_3dct.formats.geometry import Geometry, check_spacing, geometry_differences, image_geometry, read_geometry
-from nnunet_3dct.formats.image_files import check_finite
+from nnunet_3dct.formats.image_files import check_finite, read_voxels
 from nnunet_3dct.formats.image_readers import reader_name
 from nnunet_3dct.inference.model import TrainedModel
 
 IN_MEMORY = "image in memory"
+Stored = Callable[[], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class CaseInput:
         image: ``(C, Z, Y, X)``, float32.
         properties: of the reader, with ``spacing`` (Z, Y, X) in mm.
         geometry: grid of the file or image; None for an array and where nobody asked.
+        stored: reads the voxels ``(Z, Y, X)`` of each channel as the source holds them; None for an image in memory.
     """
 
     case: str
     image: np.ndarray
     properties: dict[str, Any]
     geometry: Geometry | None = None
+    stored: Stored | None = None
 
 
 def from_files(files: Sequence[Path], model: TrainedModel, case: str, *, with_geometry: bool = False) -> CaseInput:
@@ -46,7 +49,7 @@ def from_files(files: Sequence[Path], model: TrainedModel, case: str, *, with_ge
     reader = model.plans_manager.image_reader_writer_class()
     image, properties = read_case_images(files, reader, model.num_channels, case)
     geometry = read_geometry(files[0], reader=reader) if with_geometry else None
-    return CaseInput(case, image, properties, geometry)
+    return CaseInput(case, image, properties, geometry, lambda: [read_voxels(path, reader) for path in files])
 
 
 def from_images(images: Sequence[SimpleITK.Image], model: TrainedModel) -> CaseInput:

@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 
 from nnunet_3dct.errors import EvaluationError, ImageError
+from nnunet_3dct.evaluation.label_measurements import measure_structures
 from nnunet_3dct.formats.atomic import read_json
 from nnunet_3dct.formats.class_files import ClassFile, class_file_path, read_class_file, write_class_file
 from nnunet_3dct.formats.clinical import Covariates
 from nnunet_3dct.formats.evidence_files import evidence_path
 from nnunet_3dct.formats.image_files import check_image_file
 from nnunet_3dct.formats.label_volumes import PLACEMENT, PROBABILITIES, PROBABILITY_SUFFIXES
+from nnunet_3dct.formats.measurement_files import measurement_path, read_measurements, write_measurements
 from nnunet_3dct.inference.case import CaseAnswer, note_target, segment
 from nnunet_3dct.inference.dicom_writer import DicomWriter, remove_dicom_results
 from nnunet_3dct.inference.explanation import write_evidence
@@ -106,6 +108,10 @@ class CaseWriter:
                 check_image_file(path)
             if self.dicom is not None:
                 content = self.dicom.write(folder, PLAIN_NAME, case, written, content)
+            if answer.stored is not None:
+                channels = answer.stored()
+                measured = measure_structures(written, channels, self.model.dataset_json, case, self._reader)
+                write_measurements(measured, measurement_path(folder, PLAIN_NAME))
             write_class_file(content, classes, case)
             self._remove(case)
             class_file_path(classes, case).replace(class_file_path(self.class_folder, case))
@@ -142,6 +148,7 @@ class CaseWriter:
             (self.output_folder / f"{case}{suffix}").unlink(missing_ok=True)
         evidence_path(self.output_folder, case, self.ending).unlink(missing_ok=True)
         remove_dicom_results(self.output_folder, case)
+        measurement_path(self.output_folder, case).unlink(missing_ok=True)
 
     def exists(self, case: str) -> bool:
         """Whether there is anything of the case."""
@@ -157,6 +164,7 @@ class CaseWriter:
                 return False
             if self.dicom is not None and not self._has_dicom_results(case):
                 return False
+            read_measurements(measurement_path(self.output_folder, case))
             if self.model.options.explain:
                 check_image_file(evidence_path(self.output_folder, case, self.ending))
             if self.save_probabilities:

@@ -21,6 +21,7 @@ from nnunet_3dct.formats.manifest import (
     versions,
     write_manifest,
 )
+from nnunet_3dct.formats.measurement_files import write_measurement_table
 from nnunet_3dct.inference.case_writer import CaseWriter, remove_leftovers
 from nnunet_3dct.inference.covariates import read_folder_covariates
 from nnunet_3dct.inference.dicom_writer import DicomWriter
@@ -125,7 +126,9 @@ def predict_folder(
     write_manifest(manifest, path)
     write_json(model.dataset_json, output / "dataset.json")
     write_json(model.plans_manager.plans, output / "plans.json")
-    write_class_tables(class_folder, _for_tables(found.cases, manifest, output, writer), ending)
+    in_tables = _for_tables(found.cases, manifest, output, writer)
+    write_class_tables(class_folder, in_tables, ending)
+    write_measurement_table(output, in_tables, ending)
     return FolderResult(
         sorted(outcome.seconds),
         kept,

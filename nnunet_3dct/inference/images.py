@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import SimpleITK
 
 from nnunet_3dct.dicom.cases import DicomCase, cases_of, dicom_cases
 from nnunet_3dct.dicom.series import find_series, holds_dicom
@@ -107,7 +109,7 @@ def read_dicom(case: DicomCase, model: TrainedModel, *, with_geometry: bool = Fa
             given = from_files([path], model, case.case, with_geometry=with_geometry)
         except ImageError as error:
             raise ImageError(str(error).replace(str(path), case.case)) from error
-    return given, volume.repairs
+    return replace(given, stored=lambda: [SimpleITK.GetArrayFromImage(case.read().image)]), volume.repairs
 
 
 def one_dicom_case(source: Path, model: TrainedModel) -> DicomCase:

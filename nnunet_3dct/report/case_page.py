@@ -27,13 +27,15 @@ class ClassBar:
 
 @dataclass(frozen=True)
 class CasePage:
-    """One case with its pictures and tables; ``evidence_text`` is empty without evidence."""
+    """One case with its pictures and tables; ``evidence_text`` is empty without evidence, ``measured`` None where
+    the predictor measured nothing."""
 
     case: CaseResult
     drawn: CasePictures
     verdict: str
     bars: list[ClassBar]
     table: Table
+    measured: Table | None
     evidence_text: str
 
     def alternative(self, picture: Picture) -> str:
@@ -57,6 +59,7 @@ def build_case_page(case: CaseResult, drawn: CasePictures, cohort: Cohort) -> Ca
         class_verdict(case, cohort),
         _bars(case, cohort),
         _metrics(case, cohort),
+        _measured(case, cohort),
         _evidence_text(drawn),
     )
 
@@ -118,6 +121,31 @@ def _metrics(case: CaseResult, cohort: Cohort) -> Table:
             for name, m in ((name, case.metrics[name]) for name in cohort.structures)
         ],
     )
+
+
+def _measured(case: CaseResult, cohort: Cohort) -> Table | None:
+    if case.measured is None:
+        return None
+    units = case.measured["units"]
+    header = ["Structure", *(f"{name}, mean ± SD{f' [{unit}]' if unit else ''}" for name, unit in units.items())]
+    rows: list[list[Cell]] = []
+    for name in cohort.structures:
+        found = case.measured["structures"][name]
+        intensities = [
+            f"{number(found['mean'].get(channel), 0)} ± {number(found['sd'].get(channel), 0)}" for channel in units
+        ]
+        diameter = found["longest_diameter"]
+        rows.append(
+            [
+                title(name),
+                *intensities,
+                number(diameter["mm"] if diameter else None, 1),
+                str(found["parts"]),
+                "yes" if found["touches_border"] else "no",
+            ]
+        )
+    header += ["Longest axial diameter [mm]", "Parts", "Touches the border of the image"]
+    return Table("Measured in the predicted structures", header, rows)
 
 
 def _evidence_text(drawn: CasePictures) -> str:

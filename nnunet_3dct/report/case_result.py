@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_3dct.formats.measurement_files import MeasurementFile
 from nnunet_3dct.formats.metrics_segmentation import WHOLE_ORGAN, StructureMetrics
 from nnunet_3dct.report.class_results import ClassOfCase
 from nnunet_3dct.report.pictures import CasePictures
@@ -24,6 +25,7 @@ class CaseResult:
         metrics: by structure, those of ``evaluate_segmentation``; None without references.
         classified: its class, None without class predictions.
         drawn: its pictures, None if it has no section of its own.
+        measured: what the predictor measured of its mask, None where it did not or the mask is another one now.
     """
 
     files: PredictedCase
@@ -32,6 +34,7 @@ class CaseResult:
     metrics: Mapping[str, StructureMetrics] | None
     classified: ClassOfCase | None
     drawn: CasePictures | None = None
+    measured: MeasurementFile | None = None
 
     @property
     def name(self) -> str:

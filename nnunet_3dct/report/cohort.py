@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from nnunet_3dct.formats.label_volumes import (
     read_pair,
     read_volume,
 )
+from nnunet_3dct.formats.measurement_files import MeasurementFile, measurement_path, read_measurements
 from nnunet_3dct.formats.metrics_segmentation import (
     WHOLE_ORGAN,
     CaseSegmentation,
@@ -160,6 +162,17 @@ def _without_organ(structures: Mapping[str, tuple[int, ...]]) -> dict[str, tuple
     return {name: labels for name, labels in structures.items() if name != WHOLE_ORGAN}
 
 
+def _measurements(files: PredictedCase, volumes: Mapping[str, float]) -> MeasurementFile | None:
+    """What the predictor wrote beside the mask, unless the mask was changed since."""
+    path = measurement_path(files.prediction.parent, files.case)
+    if not path.is_file():
+        return None
+    content = read_measurements(path)
+    measured = {name: structure["volume_ml"] for name, structure in content["structures"].items()}
+    same = all(math.isclose(measured.get(name, -1.0), ml, rel_tol=1e-3, abs_tol=1e-6) for name, ml in volumes.items())
+    return content if same else None
+
+
 class _Reader:
     """Reads cases, in several threads at a time."""
 
@@ -191,7 +204,9 @@ class _Reader:
         evidence = read_image(files.evidence, files.case, "evidence", self.reader) if files.evidence else None
         drawn = draw_case(_without_organ(self.structures), orient_labels(volume, files.case), reference, evidence)
         classified = self.classes.by_case[files.case] if self.classes else None
-        return CaseResult(files, number, self._volumes(volume), metrics, classified, drawn), rounded
+        volumes = self._volumes(volume)
+        measured = _measurements(files, volumes)
+        return CaseResult(files, number, volumes, metrics, classified, drawn, measured), rounded
 
     def image(self, case: CaseResult) -> CaseResult:
         """The case with the slices of its image, if there is one."""

@@ -121,7 +121,7 @@ def render(cohort: Cohort, now: datetime | None = None) -> str:
         now: date that the page carries, None for the present.
     """
     return (
-        _environment()
+        template_environment()
         .get_template("report.html")
         .render(
             **_cohort_context(cohort),
@@ -183,7 +183,8 @@ def _channel(cohort: Cohort) -> str:
     return str(names.get("0", "CT")) if isinstance(names, dict) else "CT"
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Templates of this package with their filters."""
     environment = Environment(
         loader=PackageLoader("nnunet_3dct.report"),
         autoescape=True,

@@ -129,3 +129,42 @@ def test_faults_of_splits_and_names_are_counted(dataset: tuple[Path, Path], caps
     assert "FAIL  splits_final.json: fold 0 names cases that the dataset does not have: case_042" in output
     assert "2 cases are in no fold" in output and "case_002, case_003" in output
     assert "class_names: expected 2 names" in output and "FAILED: 3 problem(s)" in output
+
+
+def test_json_is_all_that_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_raw_dataset(tmp_path / "Dataset001_Test", classes=(0, 1, 0, 1, 0))
+    empty(folder / "labelsTr" / "case_001.nii.gz")
+    assert check("-d", str(folder), "--json") == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["ok"] is False and content["num_training"] == 5
+    (problem,) = content["problems"]
+    assert problem["subject"] == "files" and problem["cases"] == ["case_001"] and "0 bytes" in problem["text"]
+    case = content["cases"]["case_000"]
+    assert (case["part"], case["size"], case["axes"]) == ("training", [10, 8, 6], "LPS")
+    assert case["structures_ml"]["lesion"] == pytest.approx(0.001)
+
+
+def test_page_and_json_file_beside_the_usual_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_raw_dataset(tmp_path / "Dataset001_Test", classes=(0, 1, 0, 1, 0))
+    empty(folder / "labelsTr" / "case_001.nii.gz")
+    page, table = tmp_path / "check.html", tmp_path / "check.json"
+    assert check("-d", str(folder), "--html", str(page), "--json", str(table)) == 1
+    output = capsys.readouterr().out
+    assert "FAILED: 1 problem(s) found" in output and str(page) in output
+    assert json.loads(table.read_text())["problems"] and page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_page_without_a_dataset_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("--html") == 2
+    assert "expected a dataset (-d)" in capsys.readouterr().err
+
+
+def test_warnings_do_not_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_raw_dataset(tmp_path / "Dataset001_Test")
+    assert check("-d", str(folder)) == 0
+    assert "  warn  fewer training cases than nnU-Net's 5 folds" in capsys.readouterr().out
+
+
+def test_points_to_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check() == 0
+    assert "nnUNet3DCT_doctor" in capsys.readouterr().out

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnunet_3dct.data.dataset_check import CaseCheck, check_dataset
+from nnunet_3dct.data.checks.case import CaseCheck
+from nnunet_3dct.data.checks.dataset import check_dataset
 from tests.utils import ct_array, empty, label_array, truncate, with_nan, write_raw_dataset, write_volume
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_3dct.cli import check as command
-from nnunet_3dct.data.dataset_check import DatasetCheck, check_dataset
+from nnunet_3dct.data.checks.dataset import DatasetCheck, check_dataset
 from tests.utils import (
     ct_array,
     edit_nifti_header,

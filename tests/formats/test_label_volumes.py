@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_3dct.data.dataset_check import check_dataset
+from nnunet_3dct.data.checks.dataset import check_dataset
 from nnunet_3dct.errors import EvaluationError, ImageError
 from nnunet_3dct.formats.label_volumes import Pair, find_reader, load_label_scheme, match_files, read_pair
 from tests.utils import edit_nifti_header, label_array, scale_labels, tilt, unpack, write_raw_dataset, write_volume

@@ -124,7 +124,8 @@ def test_prediction_folder_holds_what_is_promised(model: Path, images: Path, tmp
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == [
         "dataset.json",
-        *(f"{case}.nii.gz" for case in CASES),
+        "measurements.csv",
+        *(f"{case}{ending}" for case in CASES for ending in (".nii.gz", "_measurements.json")),
         "plans.json",
         "prediction_manifest.json",
     ]

@@ -106,7 +106,7 @@ def test_case_that_fails_keeps_what_an_earlier_run_had_outside_the_tables(
     before = bytes_of("new_001", out)
     truncate(folder / "new_001_0000.nii.gz", 0.6)
     assert "new_001" in fails(capsys, folder, out, "--disable_tta")
-    assert len(before) == 2 and bytes_of("new_001", out) == before
+    assert len(before) == 3 and bytes_of("new_001", out) == before
     manifest = json.loads((out / "prediction_manifest.json").read_text())
     assert list(manifest["failed"]) == manifest["earlier_files"] == ["new_001"]
     for table in ("subtype_results.csv", "subtype_probabilities.csv"):

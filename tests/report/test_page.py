@@ -351,3 +351,22 @@ def test_command_writes_the_file(inputs, capsys):
     main(inputs.arguments(output))
     assert "6 cases, 6 with pictures" in capsys.readouterr().out
     assert Page(output.read_text(encoding="utf-8")).find("article")
+
+
+def test_measurements_beside_the_masks_stand_in_the_pages_of_the_cases(inputs: Inputs) -> None:
+    from nnunet_3dct.evaluation.label_measurements import measure_structures
+    from nnunet_3dct.formats.measurement_files import measurement_path, write_measurements
+
+    case = inputs.cases[0]
+    predictions = inputs.root / "predictions"
+    assert "Measured in the predicted structures" not in inputs.html()
+    dataset = json.loads((predictions / "dataset.json").read_text())
+    image = inputs.root / "images" / f"{case}_0000.nii.gz"
+    content = measure_structures(predictions / f"{case}.nii.gz", [image], dataset, case)
+    write_measurements(content, measurement_path(predictions, case))
+    html = inputs.html()
+    assert html.count("Measured in the predicted structures") == 2  # a label of the region and a caption
+    assert f"{content['structures']['lesion']['longest_diameter']['mm']:.1f}" in html
+    content["structures"]["lesion"]["volume_ml"] *= 2  # the mask was drawn anew
+    write_measurements(content, measurement_path(predictions, case))
+    assert "Measured in the predicted structures" not in inputs.html()
