@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.dicom_files import REPORT, SEGMENTATION, STRUCTURES, dicom_result_path
 from nnunet_3dct.formats.label_codes import LabelCode
 
-NOTHING_FOUND = "no voxel was given a label"
+# tags without which a segmentation, a report or a structure set breaks off
+_LAST = ("PixelData", "ContentSequence", "ApprovalStatus")
 
 
 def write_results(
@@ -77,14 +79,15 @@ def write_results(
 
 
 def is_whole_result(path: Path) -> bool:
-    """Whether a file can be read as DICOM to its end."""
+    """Whether a file holds one of our results, whole: pydicom writes what it reads in it as the same bytes again."""
     try:
+        content, again = path.read_bytes(), BytesIO()
         with quiet():
-            for _ in pydicom.dcmread(path):
-                pass
+            result = pydicom.dcmread(BytesIO(content))
+            result.save_as(again, enforce_file_format=True)
     except Exception:  # pydicom raises whatever the damaged bytes lead to
         return False
-    return True
+    return again.getvalue() == content and any(keyword in result for keyword in _LAST)
 
 
 def write_dicom_seg(

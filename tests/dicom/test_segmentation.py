@@ -11,7 +11,7 @@ import SimpleITK
 
 from nnunet_3dct.dicom.algorithm import Algorithm
 from nnunet_3dct.dicom.findings import segments_of
-from nnunet_3dct.dicom.results import write_dicom_seg
+from nnunet_3dct.dicom.results import is_whole_result, write_dicom_seg
 from nnunet_3dct.dicom.segmentation import write_segmentation
 from nnunet_3dct.dicom.source import labels_on_frames, read_source
 from nnunet_3dct.errors import ImageError, OutputError
@@ -221,3 +221,13 @@ def test_regions_may_overlap(tmp_path: Path) -> None:
     assert seg.SegmentsOverlap == "YES"
     labels = makers.phantom_labels()
     assert np.count_nonzero(seg.pixel_array) == np.count_nonzero(labels) + np.count_nonzero(labels == 2)
+
+
+def test_damaged_result_is_told_from_a_whole_one(tmp_path: Path) -> None:
+    write_dicom_seg(label_image(), series(tmp_path / "series"), tmp_path / "seg.dcm", NAMES)
+    whole = (tmp_path / "seg.dcm").read_bytes()
+    assert is_whole_result(tmp_path / "seg.dcm")
+    for length in (0, 100, 900, len(whole) // 2, len(whole) - 30, len(whole) - 2):
+        (tmp_path / "cut.dcm").write_bytes(whole[:length])
+        assert not is_whole_result(tmp_path / "cut.dcm"), length
+    assert not is_whole_result(tmp_path / "lost.dcm")
