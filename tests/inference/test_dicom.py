@@ -15,6 +15,7 @@ import SimpleITK
 from nnunet_3dct import ImageError, Predictor, SettingsError
 from nnunet_3dct.dicom.cases import dicom_cases
 from nnunet_3dct.formats.dicom_files import SUFFIXES
+from nnunet_3dct.formats.measurement_files import TABLE, measurement_path, read_measurements
 from tests import toy
 from tests.dicom import makers
 from tests.inference.predicting import reports, run
@@ -55,8 +56,10 @@ def test_series_gives_the_answer_of_its_nifti_file(series: Path, model: Path, tm
     theirs, ours = reports(tmp_path / "from_nifti")["case_0001"], reports(tmp_path / "from_dicom")["case_0001"]
     assert len(ours.pop("series")) == 12
     assert ours == theirs
-    tables = [(tmp_path / f / "subtype_probabilities.csv").read_text() for f in ("from_nifti", "from_dicom")]
-    assert tables[0] == tables[1]
+    for name in ("subtype_probabilities.csv", TABLE):
+        assert (tmp_path / "from_nifti" / name).read_text() == (tmp_path / "from_dicom" / name).read_text()
+    measured = read_measurements(measurement_path(tmp_path / "from_dicom", "case_0001"))
+    assert all(structure["mean"] for structure in measured["structures"].values())
 
 
 def test_results_lie_beside_the_segmentation_and_refer_to_the_series(predicted: Path, series: Path) -> None:
