@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from nnunet_3dct.dicom.archive import ExtractedArchive, first_bytes_inside, is_zip
+from nnunet_3dct.dicom.file_tree import is_hidden, is_readable, walk
 from nnunet_3dct.dicom.identifiers import Identifiers, key, patient_key
 from nnunet_3dct.dicom.kinds import IMAGE, SEGMENTATION, STRUCTURES, kind_of
-from nnunet_3dct.dicom.slices import Slice, slices_of
+from nnunet_3dct.dicom.slices import Slice, by_position, slices_of, stacks_of
 from nnunet_3dct.dicom.tags import (
     START,
     NotDicomError,
@@ -29,7 +28,6 @@ from nnunet_3dct.dicom.tags import (
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.file_kinds import what_is
 
-_SAME_DIRECTION = 0.9999  # cosine of the angle between slices of one stack (0.8 degrees)
 _FEW, _FEWER = 3, 4  # a series of another orientation with this few slices, a quarter of the others or less
 _LOOKED_AT = 200  # files, to tell a folder of DICOM from others
 MASK_KINDS = (SEGMENTATION, STRUCTURES)
@@ -112,9 +110,9 @@ def holds_dicom(source: Path) -> bool:
     source = Path(source)
     if source.is_dir():
         looked = 0
-        for path in _walk(source):
-            if not _hidden(path):
-                if _is_readable(path) and looks_like_dicom(path):
+        for path in walk(source):
+            if not is_hidden(path):
+                if is_readable(path) and looks_like_dicom(path):
                     return True
                 looked += 1
                 if looked >= _LOOKED_AT:
@@ -122,7 +120,7 @@ def holds_dicom(source: Path) -> bool:
         return False
     if is_zip(source):
         return any(starts_like_dicom(start) for start in first_bytes_inside(source, START, _LOOKED_AT))
-    return _is_readable(source) and looks_like_dicom(source)
+    return is_readable(source) and looks_like_dicom(source)
 
 
 def find_series(source: Path, *, progress: Callable[[int], object] | None = None) -> SeriesScan:
@@ -141,7 +139,7 @@ def find_series(source: Path, *, progress: Callable[[int], object] | None = None
     archive = ExtractedArchive(source) if is_zip(source) else None
     root = source if archive is None else archive.folder
     reader = _Reader(root if root.is_dir() else root.parent, archive, source.stem if archive else "")
-    for count, path in enumerate([root] if root.is_file() else _walk(root), start=1):
+    for count, path in enumerate([root] if root.is_file() else walk(root), start=1):
         reader.read(path)
         if progress is not None:
             progress(count)
@@ -167,7 +165,7 @@ class _Reader:
 
     def read(self, path: Path) -> None:
         """Read one file: into its series, or left out with a reason."""
-        if _hidden(path):
+        if is_hidden(path):
             self.left_out.append((path, "a hidden file"))
             return
         try:
@@ -212,7 +210,7 @@ class _Reader:
     def _scan(self) -> SeriesScan:
         found: list[Series] = []
         for uid, slices in self.slices.items():
-            stacks = _stacks(slices)
+            stacks = stacks_of(slices)
             most = max(len(stack) for stack in stacks)
             kept = [stack for stack in stacks if len(stack) > _FEW or len(stack) * _FEWER > most]
             for stack in stacks:
@@ -229,7 +227,7 @@ class _Reader:
         return SeriesScan(sorted(found, key=_order), sorted(masks, key=_order), reasons, self.identifiers, unreadable)
 
     def _image(self, uid: str, slices: list[Slice], ending: str) -> Series:
-        slices = _sorted(slices)
+        slices = by_position(slices)
         tags = self.first[uid].tags
         folders = {item.file.parent for item in slices}
         unreadable = [path for folder in sorted(folders) for path in self.unreadable.get(folder, ())]
@@ -270,30 +268,6 @@ class _Reader:
         return "" if inside == "." else self.identifiers.hide(inside)
 
 
-def _stacks(slices: list[Slice]) -> list[list[Slice]]:
-    """Slices by orientation, in an order that does not depend on that of the files."""
-    stacks: list[tuple[np.ndarray, list[Slice]]] = []
-    for item in slices:
-        axes = np.array([item.row or (0, 0, 0), item.column or (0, 0, 0)])
-        for known, stack in stacks:
-            same = (known * axes).sum(axis=1)
-            if (same > _SAME_DIRECTION).all() or not (known.any() or axes.any()):
-                stack.append(item)
-                break
-        else:
-            stacks.append((axes, [item]))
-    return [stack for _, stack in sorted(stacks, key=lambda found: np.round(found[0], 2).ravel().tolist())]
-
-
-def _sorted(slices: list[Slice]) -> list[Slice]:
-    normal = slices[0].normal
-    if all(item.position is not None for item in slices) and normal.any():
-        return sorted(
-            slices, key=lambda item: (float(np.dot(normal, item.position or ())), item.instance or 0, item.file)
-        )
-    return sorted(slices, key=lambda item: (item.instance or 0, item.file))
-
-
 def _referenced_series(tags: Dataset) -> list[str]:
     direct = [text(item, "SeriesInstanceUID") for item in items(tags, "ReferencedSeriesSequence")]
     for frame in items(tags, "ReferencedFrameOfReferenceSequence"):
@@ -304,27 +278,6 @@ def _referenced_series(tags: Dataset) -> list[str]:
 
 def _order(series: Series) -> tuple[str, str, str]:
     return series.patient_key, series.study_key, series.uid
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file of a tree, sorted; links to folders are followed, once."""
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield from (Path(parent) / name for name in sorted(files))
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name == "__MACOSX" or "__MACOSX" in path.parts
-
-
-def _is_readable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.R_OK)
 
 
 def counted(reasons: dict[str, str]) -> str:

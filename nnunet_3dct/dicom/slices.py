@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from nnunet_3dct.dicom.identifiers import patient_key
 from nnunet_3dct.dicom.tags import TaggedFile, items, number, numbers
 
+_SAME_DIRECTION = 0.9999  # cosine of the angle between slices of one stack (0.8 degrees)
 Vector = tuple[float, float, float]
 
 
@@ -66,6 +67,31 @@ def slices_of(file: TaggedFile) -> list[Slice]:
         return [_slice(file, None, number(tags, "InstanceNumber"), [tags])]
     shared = items(tags, "SharedFunctionalGroupsSequence")[:1]
     return [_slice(file, index, index + 1, [frame, *shared, tags]) for index, frame in enumerate(frames)]
+
+
+def stacks_of(slices: list[Slice]) -> list[list[Slice]]:
+    """Slices by orientation, in an order that does not depend on that of the files."""
+    stacks: list[tuple[np.ndarray, list[Slice]]] = []
+    for item in slices:
+        axes = np.array([item.row or (0, 0, 0), item.column or (0, 0, 0)])
+        for known, stack in stacks:
+            same = (known * axes).sum(axis=1)
+            if (same > _SAME_DIRECTION).all() or not (known.any() or axes.any()):
+                stack.append(item)
+                break
+        else:
+            stacks.append((axes, [item]))
+    return [stack for _, stack in sorted(stacks, key=lambda found: np.round(found[0], 2).ravel().tolist())]
+
+
+def by_position(slices: list[Slice]) -> list[Slice]:
+    """Slices sorted along their normal; by instance number where some do not say where they lie."""
+    normal = slices[0].normal
+    if all(item.position is not None for item in slices) and normal.any():
+        return sorted(
+            slices, key=lambda item: (float(np.dot(normal, item.position or ())), item.instance or 0, item.file)
+        )
+    return sorted(slices, key=lambda item: (item.instance or 0, item.file))
 
 
 def plane_axes(row: Sequence[float], column: Sequence[float]) -> np.ndarray:
