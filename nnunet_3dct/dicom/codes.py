@@ -139,8 +139,9 @@ class Meaning:
 
     @property
     def site(self) -> LabelCode | None:
-        """The organ: where a lesion lies, else what it is."""
-        return self.region if self.is_lesion else self.type
+        """The organ: where a lesion lies, else what it is; None for a general code."""
+        site = self.region if self.is_lesion else self.type
+        return None if site in (ORGANS["organ"], TISSUE) else site
 
 
 def meanings(names: Iterable[str], given: Mapping[str, LabelCode] | None = None) -> dict[str, Meaning]:

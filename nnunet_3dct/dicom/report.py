@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 from nnunet_3dct import __version__
 from nnunet_3dct.dicom.algorithm import MAKER, RESEARCH_USE, STATEMENT, Algorithm
 from nnunet_3dct.dicom.findings import Segment
-from nnunet_3dct.dicom.result_files import fitting, new_uid, save
+from nnunet_3dct.dicom.result_files import device_uid, fitting, new_uid, save
 from nnunet_3dct.dicom.segmentation import as_code
 from nnunet_3dct.dicom.source import Source
 from nnunet_3dct.dicom.tags import quiet
@@ -147,7 +147,7 @@ def _content(source: Source, groups: Sequence[_Group], algorithm: Algorithm) -> 
     device = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=new_uid(),
+            uid=device_uid(algorithm.version),
             name=MAKER,
             manufacturer_name=MAKER,
             model_name=algorithm.name,

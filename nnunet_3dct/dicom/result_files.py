@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -14,6 +15,11 @@ from nnunet_3dct.formats.atomic import write_file
 def new_uid() -> str:
     """A unique identifier below 2.25, which needs no root of one's own."""
     return str(generate_uid(prefix=None))
+
+
+def device_uid(version: str) -> str:
+    """An identifier of what computed a result, the same for the same version."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, version).int}"
 
 
 def fitting(text: str, longest: int = 64) -> str:

@@ -43,14 +43,13 @@ def make_segmentation(
     found = [segment for segment in segments if not segment.is_empty]
     if not found:
         raise ImageError("DICOM segmentation: expected a segment with voxels, found none.")
-    array = labels_on_frames(labels, source)
-    masks = np.stack([segment.mask(array) for segment in found], axis=-1).astype(np.uint8)
+    pixels = _pixels(labels_on_frames(labels, source), found)
     names = ", ".join(segment.name for segment in found)
     with quiet():
         try:
             result = highdicom.seg.Segmentation(
                 source_images=source.images,
-                pixel_array=masks,
+                pixel_array=pixels,
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_description(n, s, algorithm) for n, s in enumerate(found, start=1)],
                 series_instance_uid=new_uid(),
@@ -93,6 +92,17 @@ def write_segmentation(
 def as_code(code: LabelCode) -> Code:
     """For highdicom."""
     return Code(code.code, code.scheme, fitting(code.meaning))
+
+
+def _pixels(array: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
+    """Numbers of the segments ``(frames, rows, columns)``; of regions that share voxels, masks behind each other."""
+    values = [value for segment in segments for value in segment.values]
+    if len(values) != len(set(values)):
+        return np.stack([segment.mask(array) for segment in segments], axis=-1).astype(np.uint8)
+    numbers = np.zeros(array.shape, np.uint16)
+    for number, segment in enumerate(segments, start=1):
+        numbers[segment.mask(array)] = number
+    return numbers
 
 
 def _description(number: int, segment: Segment, algorithm: Algorithm) -> highdicom.seg.SegmentDescription:

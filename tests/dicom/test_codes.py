@@ -31,9 +31,10 @@ def test_code_is_in_the_standard(word: str) -> None:
         ("portal_vein_and_splenic_vein", "Splenic vein", "Splenic vein"),
         ("left kidney", "Kidney", "Kidney"),
         ("gall_bladder", "Gallbladder", "Gallbladder"),
-        ("Vertebrae T12", "Tissue", "Tissue"),
+        ("Vertebrae T12", "Tissue", None),
         ("lesion", "Lesion", None),
-        ("label_7", "Tissue", "Tissue"),
+        ("label_7", "Tissue", None),
+        ("organ", "Organ", None),
     ],
 )
 def test_name_tells(name: str, kind: str, site: str | None) -> None:
