@@ -122,7 +122,7 @@ def convert_dataset(
         >>> import nnunet_3dct, shutil
         >>> for part in ("images", "labels"):
         ...     _ = shutil.copytree(raw / f"{part}Tr", tmp / "hospital" / part)
-        >>> _ = (tmp / "hospital" / "classes.csv").write_text("Names;Subtype\\ncase_000;cystic\\ncase_001;solid\\n")
+        >>> _ = (tmp / "hospital" / "classes.csv").write_text("Names;Subtype\\ntoy_000;cystic\\ntoy_001;solid\\n")
         >>> result = nnunet_3dct.convert_dataset(tmp / "hospital", tmp / "Dataset002_3DCT")
         >>> result.kind, result.class_names
         ('folders', ['cystic', 'solid'])

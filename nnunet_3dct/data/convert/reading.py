@@ -14,6 +14,7 @@ from nnunet_3dct.data.convert.detect import CHALLENGE, DECATHLON, DICOM, FOLDERS
 from nnunet_3dct.data.convert.dicom_tree import read_dicom
 from nnunet_3dct.data.convert.folders import Folders, find_table, read_folders
 from nnunet_3dct.data.convert.source import Source, add_classes, drop_bad_names, drop_without_mask
+from nnunet_3dct.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def read_source(path: Path, options: ConversionOptions) -> Source:
         table_path = find_table(root)
     elif table_path is not None and not table_path.is_absolute() and not table_path.exists():
         table_path = root / table_path
+    if table_path is None and options.columns != Columns():
+        raise SettingsError(f"{root}: expected a table of classes with the columns that are named, found none.")
     table = None
     if table_path is not None:
         table = read_class_table(

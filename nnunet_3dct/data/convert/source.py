@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunet_3dct.data.convert.class_table import ClassTable, Matcher, TableRow
 from nnunet_3dct.dicom.cases import DicomCase
-from nnunet_3dct.errors import ImageError, listing
+from nnunet_3dct.errors import listing
 from nnunet_3dct.formats.class_label_files import UNKNOWN
 from nnunet_3dct.formats.image_folders import strip_ending
 
@@ -203,26 +203,6 @@ def add_classes(source: Source, table: ClassTable, *, keep: bool = False) -> Non
     unused = [f"line {row.line}" if table.hide_names else f"{row.name} (line {row.line})" for row in matcher.unused()]
     if unused:
         source.notes.append(f"{table.source.name}: no case for {listing(unused)}.")
-
-
-def require_one_grid_of_channels(cases: Iterable[SourceCase], channels: int) -> dict[str, str]:
-    """Cases with another number of channels than most: case -> reason."""
-    return {
-        case.case: f"expected {channels} channel(s), found {len(case.images)}"
-        for case in cases
-        if len(case.images) != channels and not case.split_volumes
-    }
-
-
-def require_folder(path: Path, what: str) -> Path:
-    """``path``, which has to be a folder.
-
-    Raises:
-        ImageError: it is none.
-    """
-    if not path.is_dir():
-        raise ImageError(f"{path}: expected {what}, found {'a file' if path.exists() else 'no such folder'}.")
-    return path
 
 
 def _with_row(case: SourceCase, row: TableRow, keep: bool) -> SourceCase:
