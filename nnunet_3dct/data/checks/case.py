@@ -74,8 +74,11 @@ def check_case(files: RawCase, channels: int, allowed: Sequence[int], reader: st
                 label = _check_labels(files, plain, allowed, reader, copies, result)
                 label = label if fits else None
         if result.grid is not None and len(result.grid.size) == 3 and result.grid.channels == 1:
-            values = read_voxels(images[0], reader)
-            result.measured = measure(values, result.grid, images[0], label)
+            try:
+                result.measured = measure(read_voxels(images[0], reader), result.grid, images[0], label)
+            except Exception as error:  # whatever a file holds costs its own line and not the check of all others
+                reason = copies.original_names(str(error)) or type(error).__name__
+                result.problems.append(f"{files.case}: the image cannot be measured: {reason}. Look at the file.")
         result.repairs = _repairs(files, reader, copies)
     result.unpacked = [path.name for path in present if unpacked_under_a_compressed_name(path)]
     return result

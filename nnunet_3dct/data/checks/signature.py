@@ -56,9 +56,10 @@ def tissue(image: np.ndarray) -> np.ndarray:
     then counts little against what lies in it.
     """
     sample = image.reshape(-1)[:: max(1, image.size // SAMPLES) | 1].astype(np.float64)
-    if sample.min() == sample.max():
+    brighter = sample[sample > threshold_otsu(sample)] if sample.min() < sample.max() else sample[:0]
+    if not brighter.size:
         return image.astype(np.float32)
-    low, high = np.percentile(sample[sample > threshold_otsu(sample)], (5, 99))
+    low, high = np.percentile(brighter, (5, 99))
     return np.clip(image.astype(np.float32), low, max(high, low + 1e-6))
 
 

@@ -11,7 +11,8 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 from nnunet_3dct.data.checks.duplicates import equal_pairs
-from nnunet_3dct.data.checks.measured import find_structures
+from nnunet_3dct.data.checks.intensities import looks_raw
+from nnunet_3dct.data.checks.measured import Intensities, find_structures
 from nnunet_3dct.data.checks.outliers import far_from_others
 from nnunet_3dct.data.checks.plans import Configuration
 from nnunet_3dct.data.checks.signature import GRID, averaging, signature
@@ -102,3 +103,9 @@ def test_few_values_and_missing_ones_are_never_far() -> None:
     assert not far_from_others(np.array([1.0, 1.0, 1.0, 9.0]), 0.5).any()
     far = far_from_others(np.array([1.0, 1.0, 1.0, 1.0, np.nan, 9.0]), 0.5)
     assert far.tolist() == [False, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("median", "p99", "raw"), [(1024, 1200, True), (24, 1196, True), (30, 300, False)])
+def test_stored_values_without_intercept_are_raw_however_much_air_there_is(median: int, p99: int, raw: bool) -> None:
+    values = Intensities(0, 1400, 500, 300, 5, median, p99, 0.0001, 0.0001, 0.001, True, 0, 60)
+    assert looks_raw(values) is raw
