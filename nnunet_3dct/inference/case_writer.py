@@ -106,12 +106,11 @@ class CaseWriter:
                 plans, path = self.model.plans_manager, evidence_path(folder, PLAIN_NAME, self.ending)
                 write_evidence(answer.evidence, answer.properties, plans, path, self.ending)
                 check_image_file(path)
-            if self.dicom is not None:
-                content = self.dicom.write(folder, PLAIN_NAME, case, written, content)
             if answer.stored is not None:
-                channels = answer.stored()
-                measured = measure_structures(written, channels, self.model.dataset_json, case, self._reader)
+                measured = measure_structures(written, answer.stored(), self.model.dataset_json, case, self._reader)
                 write_measurements(measured, measurement_path(folder, PLAIN_NAME))
+                if self.dicom is not None:
+                    content = self.dicom.write(folder, PLAIN_NAME, case, written, content, measured)
             write_class_file(content, classes, case)
             self._remove(case)
             class_file_path(classes, case).replace(class_file_path(self.class_folder, case))

@@ -11,11 +11,12 @@ from nnunet_3dct.dicom.algorithm import Algorithm
 from nnunet_3dct.dicom.cases import DicomCase
 from nnunet_3dct.dicom.codes import meanings, unknown_labels
 from nnunet_3dct.dicom.findings import structures
-from nnunet_3dct.dicom.report import ClassResult
+from nnunet_3dct.dicom.report import ClassResult, Numbers
 from nnunet_3dct.dicom.results import is_whole_result, write_results
 from nnunet_3dct.formats.class_files import ClassFile
 from nnunet_3dct.formats.dicom_files import SUFFIXES, dicom_result_path
 from nnunet_3dct.formats.label_codes import read_label_codes
+from nnunet_3dct.formats.measurement_files import HU, MeasurementFile
 from nnunet_3dct.inference.model import TrainedModel
 
 
@@ -43,7 +44,9 @@ class DicomWriter:
         unknown = unknown_labels(meanings(structures(self._names), self._codes)) if kinds else {}
         self.messages = list(unknown.values())
 
-    def write(self, folder: Path, name: str, case: str, segmentation: Path, content: ClassFile) -> ClassFile:
+    def write(
+        self, folder: Path, name: str, case: str, segmentation: Path, content: ClassFile, measured: MeasurementFile
+    ) -> ClassFile:
         """Write the results of a case; returns its class file with what is to be said of them.
 
         Args:
@@ -52,6 +55,7 @@ class DicomWriter:
             case: whose series they refer to.
             segmentation: file with the label map.
             content: class file of the case.
+            measured: what was measured of its structures; goes into the report.
 
         Raises:
             ImageError: the headers of the series cannot be used.
@@ -62,6 +66,7 @@ class DicomWriter:
             left_out = write_results(
                 folder, name, self.kinds, self.series[case].files, SimpleITK.ReadImage(str(segmentation)), self._names,
                 codes=self._codes, algorithm=self._algorithm, result=self._class_result(content),
+                numbers=_numbers(measured),
             )  # fmt: skip
             if left_out:
                 content["without_dicom"] = left_out
@@ -89,6 +94,20 @@ def remove_dicom_results(folder: Path, case: str) -> None:
     """Delete what an earlier run left of the case."""
     for kind in SUFFIXES:
         dicom_result_path(folder, case, kind).unlink(missing_ok=True)
+
+
+def _numbers(measured: MeasurementFile) -> dict[str, Numbers]:
+    """Of each structure; intensities only where they are HU."""
+    channel = next((name for name, unit in measured["units"].items() if unit == HU), None)
+    found = {}
+    for name, structure in measured["structures"].items():
+        diameter = structure["longest_diameter"]
+        found[name] = Numbers(
+            mean=structure["mean"].get(channel) if channel else None,
+            sd=structure["sd"].get(channel) if channel else None,
+            longest_diameter=diameter["mm"] if diameter else None,
+        )
+    return found
 
 
 def _algorithm(model: TrainedModel) -> Algorithm:

@@ -87,6 +87,13 @@ def test_report_names_model_class_and_probabilities(predicted: Path) -> None:
         assert needed in text
     for probability in content["probs"]:
         assert f"{probability:.6g}"[:6] in text
+    measured = read_measurements(measurement_path(predicted, "case_0001"))["structures"]
+    found = {name: measured[name] for name in ("pancreas", "lesion") if measured[name]["voxels"]}
+    assert found
+    for structure in found.values():
+        assert structure["longest_diameter"] is not None
+        for number in (structure["longest_diameter"]["mm"], structure["mean"]["CT"], structure["sd"]["CT"]):
+            assert f"{number:.6g}"[:5] in text
 
 
 def test_nothing_but_the_dicom_results_names_the_patient(
