@@ -40,6 +40,7 @@ WITHOUT_INPUT = {
     "nnUNet3DCT_phantom": ["-o", f"file_{MISSING}", "--cases", "3"],
     "nnUNet3DCT_convert": ["-i", MISSING, "-o", "Dataset001_New"],
     "nnUNet3DCT_check": ["-d", MISSING],
+    "nnUNet3DCT_doctor": ["-d", MISSING],
     "nnUNet3DCT_splits": ["-d", MISSING],
     "nnUNet3DCT_probe": ["-d", MISSING],
     "nnUNet3DCT_fit_head": ["-d", MISSING],
