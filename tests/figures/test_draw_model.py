@@ -141,7 +141,7 @@ def test_layers_of_one_scale_are_told_from_layers_of_all() -> None:
         ["RunningStandardize", "Linear, ReLU", "Linear"]
     ] * 4
     assert [(layer.inputs, layer.output) for layer in grid.trunk] == [((20,), (5,))]
-    assert [len(lane.layers) for lane in attention.lanes] == [1] * 4
+    assert [[layer.name for layer in lane.layers] for lane in attention.lanes] == [["RunningStandardize", "Linear"]] * 4
     assert (attention.trunk[0].name, attention.trunk[0].repeats) == ("TransformerEncoderLayer", 4)
 
 

@@ -202,7 +202,7 @@ def test_case_that_fails_keeps_its_older_map(
     before = bytes_of("new_001", tmp_path / "out")
     truncate(folder / "new_001_0000.nii.gz", 0.6)
     fails(capsys, folder, tmp_path / "out", "--disable_tta", "--explain")
-    assert len(before) == 3 and bytes_of("new_001", tmp_path / "out") == before
+    assert len(before) == 4 and bytes_of("new_001", tmp_path / "out") == before
 
 
 def test_format_that_cannot_hold_a_map_is_refused_before_any_case(

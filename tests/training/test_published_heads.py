@@ -16,7 +16,8 @@ published = pytest.mark.parametrize("name", ["Sum", "Simple", "SepOpt"])
 
 
 def standardises(trainer) -> bool:
-    trainer.initialize()
+    if not trainer.was_initialized:
+        trainer.initialize()
     return any(key.startswith("prepare") for key in trainer.multitask_network.cls_head.state_dict())
 
 
