@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # OpenMP threads that spin long starve the other processes of a machine with few cores; benchmarks/waiting.py
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help demo figures test test-all test-oldest check format hippocampus heads heads-hippocampus train-step predict predict-quick resampling clean
+.PHONY: help demo figures test test-all test-oldest check format hippocampus heads heads-hippocampus heads-lidc train-step predict predict-quick resampling clean
 
 help:
 	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
@@ -18,6 +18,7 @@ help:
 	@echo "make check     ruff, mypy (strict on the public modules) and the import contracts"
 	@echo "make hippocampus HIPPOCAMPUS=/path/to/Dataset004_Hippocampus   the workflow on real MRI"
 	@echo "make heads, make heads-hippocampus HIPPOCAMPUS=...   all heads and the probe compared"
+	@echo "make heads-lidc LIDC=...   the fitted head and trained ones on real lung nodules"
 	@echo "make train-step   cost of a training step beside stock nnU-Net's"
 	@echo "make predict, make predict-quick, make resampling   speed of the predictor beside stock nnU-Net's"
 	@echo "make format    ruff format"
@@ -96,6 +97,14 @@ heads-hippocampus: $(DEMO_VENV)/.installed
 		--hippocampus $(HIPPOCAMPUS) --folds 5 --intensity_aug on --scratch 5300 \
 		--start runs/hippocampus/results/Dataset004_Hippocampus/nnUNetTrainer_Stage1__nnUNetPlansTiny__3d_fullres \
 		--splits runs/hippocampus/preprocessed/Dataset004_Hippocampus/splits_final.json
+
+# the fitted head and trained ones on real lesions, some five hours on two CPU cores; LIDC=folder of Dataset021_LIDCTexture
+# and Dataset022_LIDCNodules
+heads-lidc: $(DEMO_VENV)/.installed
+	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" benchmarks/fitted_head.sh $(LIDC) $(CURDIR)/runs/lidc
+	PATH="$(CURDIR)/$(DEMO_VENV)/bin:$$PATH" benchmarks/trained_heads.sh $(CURDIR)/runs/lidc Dataset021_LIDCTexture 400 0 \
+		Grid=nnUNetTrainer_CLSHeadSumFT Case=nnUNetTrainer_CLSHeadLesion \
+		Joint=nnUNetTrainer_CLSHeadLesion,NNUNETV2_MT_GRADIENT=0.5
 
 check: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .

@@ -4,7 +4,7 @@
 # WORK is that of fitted_head.sh, which comes first. Folds that are done are kept. NAME tells runs of one trainer apart:
 #   trained_heads.sh work Dataset021_LIDCTexture 400 0 Joint=nnUNetTrainer_CLSHeadLesion,NNUNETV2_MT_GRADIENT=0.5
 # The validation cases are predicted by nnUNet3DCT_predict, whose labels are those of nnU-Net's own final validation and
-# which takes a fraction of its time on a CPU. Stage 1 itself is predicted too if it is asked for: Stage1=nnUNetTrainer_Stage1
+# which takes a fraction of its time on a CPU. The fitted head of fitted_head.sh stands beside them as Fitted.
 set -euo pipefail
 work=$1 dataset=$2 iterations=$3 seed=$4
 shift 4
@@ -13,6 +13,8 @@ export nnUNet_raw=$work/raw nnUNet_preprocessed=$work/preprocessed
 export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2 GOMP_SPINCOUNT=1000
 stage_1=$work/results_$seed/$dataset/nnUNetTrainer_Stage1$suffix
 compared=$work/heads_$seed/$dataset
+mkdir -p "$compared"
+[ -d "$compared/Fitted$suffix" ] || cp -r "${stage_1/Stage1/CLSHeadLesion}" "$compared/Fitted$suffix"
 
 train() { # trainer, fold; without the final validation
   python - "$dataset" "$2" "$1" "$plans" <<'P'
@@ -40,7 +42,7 @@ P
   rm -r "$images" "$labels"
 }
 
-for entry in "$@"; do
+for entry in Fitted=nnUNetTrainer_CLSHeadLesion "$@"; do
   name=${entry%%=*} rest=${entry#*=}
   trainer=${rest%%,*} variables=$(tr ',' '\n' <<<"${rest#"$trainer"}")
   for fold in 0 1 2 3 4; do
@@ -61,3 +63,6 @@ for entry in "$@"; do
     predict "$model" $fold "$name"
   done
 done
+
+nnUNet_results=$work/heads_$seed nnUNet3DCT_select -d "$dataset" --disable_ensembling --reference Fitted \
+  -o "$work/trained_heads_${dataset#*_}_$seed.json"

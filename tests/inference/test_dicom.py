@@ -88,7 +88,8 @@ def test_report_names_model_class_and_probabilities(predicted: Path) -> None:
     for probability in content["probs"]:
         assert f"{probability:.6g}"[:6] in text
     measured = read_measurements(measurement_path(predicted, "case_0001"))["structures"]
-    found = {name: measured[name] for name in ("pancreas", "lesion") if measured[name]["voxels"]}
+    labels = json.loads((predicted / "dataset.json").read_text())["labels"]
+    found = {name: measured[name] for name in labels if name in measured and measured[name]["voxels"]}
     assert found
     for structure in found.values():
         assert structure["longest_diameter"] is not None
