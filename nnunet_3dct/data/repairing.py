@@ -8,17 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunet_3dct.data.repairs import (
-    DIRECTION,
-    GRID,
-    INTEGERS,
-    ONE_VOLUME,
-    VALUES,
-    Repair,
-    StoredLabels,
-    orthonormal,
-    stored_labels,
-)
+from nnunet_3dct.data.mask_values import StoredLabels, stored_labels
+from nnunet_3dct.data.repairs import DIRECTION, GRID, INTEGERS, ONE_VOLUME, VALUES, Repair, orthonormal
 from nnunet_3dct.errors import ImageError
 from nnunet_3dct.formats.conversion import UndoRecord, pack, unpack
 from nnunet_3dct.formats.nifti_content import NiftiContent

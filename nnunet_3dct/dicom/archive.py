@@ -66,7 +66,12 @@ class ExtractedArchive:
                 for member in members:
                     if not stat.S_ISLNK(member.external_attr >> 16):
                         self._write(opened, member)
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, NotImplementedError, ValueError) as error:
+        except OSError as error:
+            raise ImageError(
+                f"{archive}: cannot be unpacked: {error.strerror or type(error).__name__}. Free some disk space, set "
+                "TMPDIR to a larger disk, or unpack it yourself and give the folder."
+            ) from None  # it quotes names of files
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError) as error:
             raise ImageError(
                 f"{archive}: expected a ZIP archive, found one that cannot be unpacked ({type(error).__name__}). "
                 "Copy, download or pack it again."

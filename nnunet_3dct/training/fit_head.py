@@ -114,23 +114,56 @@ def refit(
 def _refit(head: ClassificationHead, features: Columns, known: KnownCases, weights: Weights) -> Refit:
     if not isinstance(head, CaseHead):
         raise TypeError(f"expected a CaseHead, found {type(head).__name__}")
+    fit = fit_case_head(head, features, known, weights)
+    if fit.fitted is None:
+        return Refit(
+            f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
+            f"in which the network finds the target, found {fit.counts} in each class."
+        )
+    fitted, choice = fit.fitted
+    picked = "; ".join(map(str, choice.candidates))
+    return Refit(
+        f"Class head fitted to whole volumes of {len(fit.table.cases)} training cases ({fit.counts} in each class), "
+        f"the average of what did best in a cross-validation among them: {picked}.",
+        fitted,
+    )
+
+
+@dataclass(frozen=True)
+class CaseFit:
+    """A fit to the training cases.
+
+    Attributes:
+        features: of all cases, with their covariates.
+        table: of the training cases in which the network finds the target.
+        counts: of those in each class.
+        fitted: the head and what was chosen for it; None where there are not two cases of two classes.
+    """
+
+    features: Columns
+    table: CaseTable
+    counts: list[int]
+    fitted: tuple[CaseHead, Choice] | None
+
+
+def fit_case_head(head: CaseHead, features: Columns, known: KnownCases, weights: Weights) -> CaseFit:
+    """Choose and fit a classifier, with the covariates of the cases.
+
+    Args:
+        head: of the network; not changed.
+        features: of all cases, by that head; unseen ones may be missing.
+        known: the cases.
+        weights: of the classes.
+    """
     head, features = with_covariates(head, features, known)
     table = case_table(features, known, head)
     counts = np.bincount(table.classes, minlength=head.num_classes).tolist()
     if sum(count > 1 for count in counts) < 2:
-        return Refit(
-            f"Class head left as trained on patches: fitting it to whole volumes needs two cases of two classes "
-            f"in which the network finds the target, found {counts} in each class."
-        )
+        return CaseFit(features, table, counts, None)
     choice = choose(table, head.layout, head.num_classes, weights=weights)
-    unseen = [features[case] for case in known.unseen if case in features]
-    fitted = fitted_head(head, choice, table, np.array(unseen).reshape(-1, table.columns.shape[1]))
-    picked = "; ".join(map(str, choice.candidates))
-    return Refit(
-        f"Class head fitted to whole volumes of {len(table.cases)} training cases ({counts} in each class), the "
-        f"average of what did best in a cross-validation among them: {picked}.",
-        fitted,
-    )
+    unseen = np.array([features[case] for case in known.unseen if case in features])
+    fitted = fitted_head(head, choice, table, unseen.reshape(-1, table.columns.shape[1]))
+    return CaseFit(features, table, counts, (fitted, choice))
 
 
 def with_covariates(head: CaseHead, features: Columns, known: KnownCases) -> tuple[CaseHead, Columns]:

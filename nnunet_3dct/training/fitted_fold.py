@@ -18,8 +18,8 @@ from nnunet_3dct.networks.heads.case import CaseHead
 from nnunet_3dct.networks.target import TargetLabels
 from nnunet_3dct.training.case_features import CaseFeatures
 from nnunet_3dct.training.class_data import FoldLabels
-from nnunet_3dct.training.fit_head import Columns, KnownCases, case_table, fitted_head, with_covariates
-from nnunet_3dct.training.head_choice import Choice, Weights, choose
+from nnunet_3dct.training.fit_head import Columns, KnownCases, fit_case_head
+from nnunet_3dct.training.head_choice import Choice, Weights
 
 Fold = int | str
 
@@ -159,22 +159,18 @@ def fit_fold(
         SettingsError: there are too few cases of known class in which the network finds the target.
     """
     known = task.known(part.training, part.validation)
-    head, features = with_covariates(maker.head, rows, known)
-    table = case_table(features, known, head)
-    counts = np.bincount(table.classes, minlength=head.num_classes).tolist()
-    if sum(count > 1 for count in counts) < 2:
+    found = fit_case_head(maker.head, rows, known, task.weights)
+    if found.fitted is None:
         raise SettingsError(
             f"Fold {number}: expected two training cases of two classes in which the network finds the target (labels "
-            f"{listing(maker.target.labels)}), found {counts} in each class of {len(known.classes)} cases with a known "
-            "class. Train the segmentation for longer, check the target labels, or add cases."
+            f"{listing(maker.target.labels)}), found {found.counts} in each class of {len(known.classes)} cases with a "
+            "known class. Train the segmentation for longer, check the target labels, or add cases."
         )
-    choice = choose(table, head.layout, head.num_classes, weights=task.weights)
-    unseen = np.array([features[case] for case in known.unseen]).reshape(-1, table.columns.shape[1])
+    head, choice = found.fitted
     fit: FoldFit = {
-        "training_cases": counts,
-        "without_target": sorted(set(known.classes) - set(table.cases)),
+        "training_cases": found.counts,
+        "without_target": sorted(set(known.classes) - set(found.table.cases)),
         "chosen": [str(candidate) for candidate in choice.candidates],
         "log_losses": dict(choice.log_losses),
     }
-    head = fitted_head(head, choice, table, unseen)
-    return FittedFold(number, part, checkpoint, maker.target, head, features, choice, fit)
+    return FittedFold(number, part, checkpoint, maker.target, head, found.features, choice, fit)

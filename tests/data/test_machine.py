@@ -33,9 +33,9 @@ def test_versions_name_python_and_every_package() -> None:
 
 def test_location_is_said_with_copies_and_editable_installs() -> None:
     assert machine.check_location(LOCATION).message == "/site/nnunetv2"
-    copies = NNUNetLocation(Path("/site/nnunetv2"), (Path("/work/nnunetv2"),), True, False)
+    copies = NNUNetLocation(Path("/site/nnunetv2"), (Path("/shadow/nnunetv2"),), True, False)
     finding = machine.check_location(copies)
-    assert finding.ok and finding.warning and "/work/nnunetv2" in finding.message
+    assert finding.ok and finding.warning and "/shadow/nnunetv2" in finding.message
     editable = NNUNetLocation(Path("/src/nnunetv2"), (), True, True)
     assert "editable install" in machine.check_location(editable).message
     assert not machine.check_location(NNUNetLocation(None, (), False, False)).ok

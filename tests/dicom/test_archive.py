@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import stat
 import zipfile
 from pathlib import Path
@@ -85,3 +86,15 @@ def test_a_broken_or_encrypted_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ImageError, match="encrypted"):
         ExtractedArchive(path)
+
+
+def test_disk_that_fills_up_is_not_taken_for_a_broken_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "study.zip", **{"Findmichnicht": b"0"})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "Findmichnicht")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(ImageError, match=r"cannot be unpacked: No space left on device\. Free some disk space") as refused:
+        ExtractedArchive(path)
+    assert "Findmichnicht" not in str(refused.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,12 +19,12 @@ AXES = "xyz"
 
 def check_outliers(cases: CheckedCases) -> Iterator[Finding]:
     """Name cases far from the median: further than 5 robust standard deviations and than a factor that matters."""
-    measured = list(cases.measured())
+    grids = [(case, found, case.check.grid) for case, found in cases.measured() if case.check.grid is not None]
+    measured = [(case, found) for case, found, _ in grids]
     if len(measured) < FEWEST:
         return
-    grids = [case.check.grid for case, _ in measured]
-    spacing = np.array([grid.spacing for grid in grids if grid])
-    extent = spacing * np.array([grid.size for grid in grids if grid])
+    spacing = np.array([grid.spacing for *_, grid in grids])
+    extent = spacing * np.array([grid.size for *_, grid in grids])
     yield from _by_factor("voxel size", "mm", measured, spacing, 1.8)
     yield from _by_factor("extent of the image", "mm", measured, extent, 2.2)
     yield from _intensities(measured, "all voxels", [m.intensities.mean for _, m in measured], cases.is_ct)
@@ -63,14 +63,22 @@ def _by_factor(
     if not found:
         return
     middle = np.median(values, axis=0)
-    texts = [f"{measured[n][0].case} ({' x '.join(f'{value:.4g}' for value in values[n])} {unit})" for n in found[:6]]
-    yield Finding(
-        SUBJECT,
-        "warning",
-        f"{what} (x, y, z) far from that of the other cases, {' x '.join(f'{value:.4g}' for value in middle)} {unit} "
-        "in "
-        f"the middle: {_listed(texts, len(found))}. Check unit and header, or whether the case belongs here.",
-        tuple(measured[n][0].case for n in found),
+    yield _finding(
+        measured,
+        {n: f"{' x '.join(f'{value:.4g}' for value in values[n])} {unit}" for n in found},
+        f"{what} (x, y, z) far from that of the other cases, {' x '.join(f'{value:.4g}' for value in middle)} {unit}",
+        "Check unit and header, or whether the case belongs here.",
+    )
+
+
+def _finding(
+    measured: Sequence[tuple[CheckedCase, Measured]], values: Mapping[int, str], what: str, remedy: str
+) -> Finding:
+    """One text for the cases at the numbers in ``values``, each with its value."""
+    cases = [measured[n][0].case for n in values]
+    texts = [f"{case} ({value})" for case, value in zip(cases, values.values(), strict=True)]
+    return Finding(
+        SUBJECT, "warning", f"{what} in the middle: {_listed(texts[:6], len(cases))}. {remedy}", tuple(cases)
     )
 
 
@@ -83,13 +91,11 @@ def _intensities(
     found = np.flatnonzero(far_from_others(array, floor)).tolist()
     if found:
         unit = " HU" if is_ct else ""
-        texts = [f"{measured[n][0].case} ({array[n]:.5g}{unit})" for n in found[:6]]
-        yield Finding(
-            SUBJECT,
-            "warning",
-            f"mean intensity of {where} far from that of the other cases, {np.nanmedian(array):.5g}{unit} in the "
-            f"middle: {_listed(texts, len(found))}. Check rescaling, contrast phase and label.",
-            tuple(measured[n][0].case for n in found),
+        yield _finding(
+            measured,
+            {n: f"{array[n]:.5g}{unit}" for n in found},
+            f"mean intensity of {where} far from that of the other cases, {np.nanmedian(array):.5g}{unit}",
+            "Check rescaling, contrast phase and label.",
         )
 
 
@@ -100,13 +106,11 @@ def _volumes(measured: Sequence[tuple[CheckedCase, Measured]], cases: CheckedCas
             far = far_from_others(np.log(volumes), math.log(8))
         found = np.flatnonzero(far).tolist()
         if found:
-            texts = [f"{measured[n][0].case} ({volumes[n]:.3g} ml)" for n in found[:6]]
-            yield Finding(
-                SUBJECT,
-                "warning",
-                f"volume of {name} far from that in the other cases, {np.nanmedian(volumes):.3g} ml in the middle: "
-                f"{_listed(texts, len(found))}. Look at the label.",
-                tuple(measured[n][0].case for n in found),
+            yield _finding(
+                measured,
+                {n: f"{volumes[n]:.3g} ml" for n in found},
+                f"volume of {name} far from that in the other cases, {np.nanmedian(volumes):.3g} ml",
+                "Look at the label.",
             )
 
 

@@ -5,71 +5,30 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_3dct.data.convert.dicom_tree import series_key, series_sha256, write_masks, write_series
-from nnunet_3dct.data.convert.source import SourceCase, relative, stem_of
+from nnunet_3dct.data.convert.dicom_tree import series_sha256, write_masks, write_series
+from nnunet_3dct.data.convert.job import ENDING, CaseJob, CaseResult, file_name, kept_result, series_name, targets
+from nnunet_3dct.data.convert.source import stem_of
+from nnunet_3dct.data.convert.transfer import COPY, HOW, transfer_file
+from nnunet_3dct.data.mask_values import stored_labels
 from nnunet_3dct.data.repairing import repair
-from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs, stored_labels
+from nnunet_3dct.data.repairs import FORMAT, MAPPED, SPLIT, Repair, find_repairs
 from nnunet_3dct.dicom.cases import DicomCase
-from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.dicom.volume import DicomVolume
 from nnunet_3dct.errors import ImageError, OutputError, listing
-from nnunet_3dct.formats.atomic import write_file
 from nnunet_3dct.formats.conversion import CaseRecord, FileRecord, RepairRecord, file_sha256, keep_voxels
 from nnunet_3dct.formats.geometry import NIFTI
 from nnunet_3dct.formats.image_files import check_case_content, check_image_file
 from nnunet_3dct.formats.nifti_content import NiftiContent, content_from_image, read_content, write_content
 from nnunet_3dct.formats.nifti_header import read_nifti_header
 
-ENDING = ".nii.gz"
 TEMPORARY = ".nnunet_3dct_"  # begins the names of folders that a run has for itself
-COPY, HARD_LINK, SYMLINK = TRANSFERS = ("copy", "hardlink", "symlink")
-_HOW = {COPY: "copied", HARD_LINK: "hard link", SYMLINK: "symlink"}
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class CaseJob:
-    """One case to convert; small, since it is sent to another process.
-
-    Attributes:
-        case: of the source.
-        root: of the source, from which recorded names start.
-        folder: of the dataset.
-        channels: that every case has.
-        transfer: ``copy``, ``hardlink`` or ``symlink``, for files that need no repair.
-        earlier: what an earlier run recorded of the case.
-        label_map: labels of masks that become others.
-        structures: name of a structure in DICOM masks, folded, and its label.
-    """
-
-    case: SourceCase
-    root: Path
-    folder: Path
-    channels: int
-    transfer: str = COPY
-    earlier: CaseRecord | None = None
-    label_map: tuple[tuple[int, int], ...] = ()
-    structures: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of a case: its record, or the problem; ``kept`` from an earlier run; ``notes`` worth reading."""
-
-    case: str
-    record: CaseRecord | None = None
-    problem: str | None = None
-    kept: bool = False
-    notes: tuple[str, ...] = ()
 
 
 def convert_case(job: CaseJob) -> CaseResult:
@@ -81,7 +40,7 @@ def convert_case(job: CaseJob) -> CaseResult:
     case = job.case.case
     try:
         if job.earlier is not None:
-            kept = _kept(job, job.earlier)
+            kept = kept_result(job, job.earlier)
             if kept is not None:
                 return kept
         work = _Case(job)
@@ -100,59 +59,6 @@ def _shown(message: str, job: CaseJob) -> str:
     if job.case.dicom is not None and job.case.mask is not None:
         message = message.replace(str(job.case.mask), "its mask")
     return message.replace(f"{job.root}{os.sep}", "").removeprefix(f"{job.case.case}: ")
-
-
-def targets(case: SourceCase, channels: int) -> tuple[list[str], str | None]:
-    """Names in the dataset of the images and of the mask of a case."""
-    images = [f"images{case.part}/{case.case}_{number:04d}{ENDING}" for number in range(channels)]
-    return images, f"labels{case.part}/{case.case}{ENDING}" if case.has_mask else None
-
-
-def _kept(job: CaseJob, earlier: CaseRecord) -> CaseResult | None:
-    """The earlier result where it still holds; None where the case is to be converted again."""
-    images, mask = targets(job.case, 1 if job.case.dicom is not None else len(job.case.images))
-    expected = {*images, *([mask] if mask else [])}
-    if not job.case.split_volumes and set(earlier.files) != expected:
-        stale = [name for name in earlier.files if (job.folder / name).exists() and name not in expected]
-        if stale:
-            return CaseResult(
-                job.case.case,
-                problem=f"was converted as {', '.join(sorted(stale))} before, and now belongs elsewhere. Remove these "
-                "files, or overwrite them.",
-            )
-        return None
-    hashes = _source_hashes(job)
-    for name, record in earlier.files.items():
-        target = job.folder / name
-        if not target.is_file():
-            return None
-        if hashes.get(record.source) != record.source_sha256:
-            reason = f"{record.source} has changed since it was converted"
-        elif file_sha256(target) != record.sha256:
-            reason = f"{name} has been changed since it was written"
-        else:
-            continue
-        return CaseResult(job.case.case, problem=f"{reason}. Remove {name} to have it converted again.")
-    return CaseResult(job.case.case, earlier, kept=True)
-
-
-def _source_hashes(job: CaseJob) -> dict[str, str]:
-    """What records call the files of a case -> their hash now."""
-    case = job.case
-    paths = [path for path in (*(() if case.dicom else case.images), case.mask) if path is not None]
-    hashes = {file_name(job, path): file_sha256(path) for path in paths if path.is_file()}
-    return hashes if case.dicom is None else {**hashes, series_name(job, case.dicom): series_sha256(case.dicom)}
-
-
-def file_name(job: CaseJob, path: Path) -> str:
-    """What records call a file: its path within the source; a hash of it where that may hold identifiers."""
-    name = relative(path, job.root)
-    return f"mask {key(name)}" if job.case.dicom is not None and not job.case.identifiers else name
-
-
-def series_name(job: CaseJob, series: DicomCase) -> str:
-    """What records call a series: its key, or its folder where identifiers are kept."""
-    return relative(series.files[0].parent, job.root) if job.case.identifiers else series_key(series)
 
 
 @dataclass
@@ -297,7 +203,7 @@ class _Case:
         if split is not None:
             record.repairs.append({"kind": SPLIT, "count": 1, "found": f"volume {int(name[-11:-7])} of several"})
         if path.name.endswith(ENDING) and not repairs:
-            record.how = record.how if split else _HOW[self.job.transfer]
+            record.how = record.how if split else HOW[self.job.transfer]
             record.sha256 = transfer_file(path, target, COPY if split else self.job.transfer)
             record.source_sha256 = file_sha256(source) if split else record.sha256
             return record
@@ -324,33 +230,6 @@ def labels_in(mask: Path) -> list[int]:
     if labels[0] < 0:
         raise ImageError(f"{mask.name}: expected labels from 0, found {labels[0]}. Correct the mask.")
     return labels
-
-
-def transfer_file(path: Path, target: Path, transfer: str) -> str:
-    """Copy or link a file, so that it appears whole or not at all; returns its SHA-256.
-
-    Raises:
-        OutputError: it cannot be written; the message says when links are not possible there.
-    """
-    if transfer == COPY:
-        with path.open("rb") as stream:
-            write_file(target, lambda output: shutil.copyfileobj(stream, output, _CHUNK))
-        return file_sha256(target)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        try:
-            if transfer == HARD_LINK:
-                temporary.hardlink_to(path.resolve())
-            else:
-                temporary.symlink_to(path.resolve())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be made a {_HOW[transfer]} to {path}: {error}. Copy the files instead."
-        ) from error
-    return file_sha256(target)
 
 
 def _check_file(path: Path) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nnunet_3dct
-from nnunet_3dct.data.convert.case import COPY, TRANSFERS, CaseJob, convert_case, targets
+from nnunet_3dct.data.convert.case import convert_case
 from nnunet_3dct.data.convert.class_table import Columns
 from nnunet_3dct.data.convert.detect import DICOM
 from nnunet_3dct.data.convert.dicom_tree import keep_names
 from nnunet_3dct.data.convert.folders import Folders
+from nnunet_3dct.data.convert.job import CaseJob, targets
 from nnunet_3dct.data.convert.reading import ConversionOptions, read_source
 from nnunet_3dct.data.convert.run import Progress, run_jobs
 from nnunet_3dct.data.convert.source import PARTS, Source
@@ -25,6 +26,7 @@ from nnunet_3dct.data.convert.target import (
     remove_unfinished,
     write_tables,
 )
+from nnunet_3dct.data.convert.transfer import COPY, TRANSFERS
 from nnunet_3dct.dicom.identifiers import key
 from nnunet_3dct.errors import SettingsError, listing
 from nnunet_3dct.formats.conversion import CaseRecord, Conversion, Journal, RepairRecord, write_conversion

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_3dct.data.convert.case import COPY
 from nnunet_3dct.data.convert.challenge import read_challenge
 from nnunet_3dct.data.convert.class_table import Columns, read_class_table
 from nnunet_3dct.data.convert.decathlon import read_decathlon
@@ -14,6 +13,7 @@ from nnunet_3dct.data.convert.detect import CHALLENGE, DECATHLON, DICOM, FOLDERS
 from nnunet_3dct.data.convert.dicom_tree import read_dicom
 from nnunet_3dct.data.convert.folders import Folders, find_table, read_folders
 from nnunet_3dct.data.convert.source import Source, add_classes, drop_bad_names, drop_without_mask
+from nnunet_3dct.data.convert.transfer import COPY
 from nnunet_3dct.errors import SettingsError
 
 

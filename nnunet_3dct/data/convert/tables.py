@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 
-from nnunet_3dct.data.convert.case import ENDING
+from nnunet_3dct.data.convert.job import ENDING
 from nnunet_3dct.data.convert.source import Source, SourceCase
 from nnunet_3dct.errors import listing
 from nnunet_3dct.formats.atomic import to_json
