@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 1000
 .PHONY: help demo figures test test-all test-oldest check format hippocampus heads heads-hippocampus heads-lidc train-step predict predict-quick resampling clean
 
 help:
-	@echo "make demo      the whole workflow on a phantom, some ten minutes on two CPU cores"
+	@echo "make demo      the whole workflow on a phantom, some twelve minutes on two CPU cores"
 	@echo "make test      tests; under 20 minutes on two CPU cores (a browser, dcmtk and dicom3tools are used if they are there)"
 	@echo "make test-all  the tests and the long end-to-end runs"
 	@echo "make test-oldest   core tests with the lowest versions that pyproject.toml allows; Python 3.10 or 3.11"

@@ -28,7 +28,7 @@ REPORT, PICTURES, SUMMARY = "report.html", "pictures", "summary.json"
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """How much the demo does; the defaults fit two CPU cores and some ten minutes.
+    """How much the demo does; the defaults fit two CPU cores and some twelve minutes.
 
     Attributes:
         cases, val: phantom cases for training and held out.
